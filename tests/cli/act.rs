@@ -300,6 +300,15 @@ async fn reconcile_names_the_code_of_an_unclear_response() {
     );
     let json = house.run_json(&sweep).await.json();
     assert_eq!(json["findings"][0]["verdict"], "Unclear(fatal_error)");
+    // Slack does not respond at all.
+    let mut house = house;
+    house.set("SLACK_URL", Some("http://127.0.0.1:9"));
+    let ran = house.run(&sweep).await;
+    assert!(
+        ran.ends(0)
+            .contains("Slack gave no usable response for any tenant"),
+        "{ran:?}"
+    );
 }
 
 #[tokio::test]

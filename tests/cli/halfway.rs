@@ -180,6 +180,30 @@ async fn a_revoke_that_is_interrupted_names_the_hold_and_the_command_that_ends_i
 }
 
 #[tokio::test]
+async fn a_change_of_the_data_keys_that_fails_says_that_no_key_was_changed() {
+    let house = House::new().await;
+    house.install(ADA).await;
+    house.run(&["keys", "add", "--yes"]).await.ends(0);
+    let listed = house.run_json(&["keys", "list"]).await.json();
+    let keys = listed["keys"].as_array().expect("keys");
+    let new = keys.iter().find(|it| it["state"] == "distributed");
+    let new = new.expect("a new key")["id"].as_str().expect("an id");
+    for change in ["INSERT", "UPDATE", "DELETE"] {
+        refuse(&house, change, "keyring").await;
+    }
+    for arguments in [
+        &["keys", "add", "--yes"][..],
+        &["keys", "promote", new, "--force", "--yes"],
+    ] {
+        let ran = house.run(arguments).await;
+        assert!([5, 8].contains(&ran.code), "{ran:?}");
+        assert!(ran.err.contains("; no data key was changed"), "{ran:?}");
+    }
+    let now = house.run_json(&["keys", "list"]).await.json();
+    assert_eq!(now["keys"], listed["keys"]);
+}
+
+#[tokio::test]
 async fn a_copy_that_leaves_rows_out_names_them_and_continues_later() {
     let house = House::new().await;
     house.install(ADA).await;

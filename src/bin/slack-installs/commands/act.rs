@@ -423,6 +423,13 @@ fn swept(output: &Output, report: &Reconciled, is_dry_run: bool) -> String {
     for it in &report.findings {
         text.push_str(&output.line(&format!("{}: {}", it.key, verdict(&it.verdict))));
     }
+    let is_silent = |it: &&Examined| it.verdict == Verdict::Unclear(None);
+    let silent = report.findings.iter().filter(is_silent).count();
+    if silent > 0 && silent == report.examined {
+        text.push_str(&output.line(
+            "Slack gave no usable response for any tenant; `slack-installs doctor` checks Slack",
+        ));
+    }
     if is_dry_run && report.is_guard_tripped {
         text.push_str(&output.line(
             "more tenants look dead than one sweep may delete (--most-purges, --most-percent), so \

@@ -252,6 +252,16 @@ fn found(output: &Output, report: &Report, rows: Option<&RowReport>) -> String {
             let line = format!("{} {}: {:?}", it.tenant, it.row, it.fault);
             text.push_str(&output.line(&line));
         }
+        if rows
+            .findings
+            .iter()
+            .any(|it| it.fault == RowFault::Unlogged)
+        {
+            text.push_str(&output.line(
+                "Unlogged: no record has this version of the row; if the rows are from before the \
+                 log began, `slack-installs audit baseline` accepts them",
+            ));
+        }
     }
     text
 }

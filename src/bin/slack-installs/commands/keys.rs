@@ -80,6 +80,30 @@ async fn writable(session: &Session<'_>) -> Result<AppStore, Failure> {
     Ok(parts(session, false, false).await?.store)
 }
 
+/// Returns the keys and their states; `None` if they cannot be read.
+async fn listing(session: &Session<'_>) -> Option<Vec<KeyInfo>> {
+    let store = session.store().await.ok()?;
+    Some(store.keys().list().await.ok()?.keys)
+}
+
+/// Returns the result of a change. If it failed, says what is known about the keys.
+async fn or_halted<T, E: Into<Failure>>(
+    session: &Session<'_>,
+    before: Option<Vec<KeyInfo>>,
+    changed: Result<T, E>,
+) -> Result<T, Failure> {
+    let failure = match changed {
+        Ok(changed) => return Ok(changed),
+        Err(error) => error.into(),
+    };
+    let now = listing(session).await;
+    Err(if before.is_some() && before == now {
+        failure.and("no data key was changed")
+    } else {
+        failure.and("`slack-installs keys list` shows whether a data key was changed")
+    })
+}
+
 async fn list(session: &Session<'_>) -> Result<Code, Failure> {
     let listed = session.store().await?.keys().list().await?;
     let report = json!({
@@ -138,7 +162,9 @@ async fn add(session: &Session<'_>, act: &Act) -> Result<Code, Failure> {
     let what = "A data key will be made, which seals nothing yet";
     let mut done = Done::new("keys add", None, act, what);
     if confirmed(act, what, "add").await? == Decision::Act {
-        let key = writable(session).await?.keys().add().await?;
+        let before = listing(session).await;
+        let added = writable(session).await?.keys().add().await;
+        let key = or_halted(session, before, added).await?;
         done.key = Some(key.to_string());
         done.outcome = "added";
         done.text = format!(
@@ -165,7 +191,9 @@ async fn promote(
         .check_promote(key, force)
         .await?;
     if is_new && confirmed(act, &what, &key.to_string()).await? == Decision::Act {
-        writable(session).await?.keys().promote(key, force).await?;
+        let before = listing(session).await;
+        let promoted = writable(session).await?.keys().promote(key, force).await;
+        or_halted(session, before, promoted).await?;
         done.outcome = "promoted";
         done.text = format!(
             "the data key {key} is the primary, and the old one is retired; in 30 minutes, \
@@ -189,7 +217,9 @@ async fn destroy(session: &Session<'_>, key: KeyId, act: &Act) -> Result<Code, F
         ));
     }
     if confirmed(act, &what, &key.to_string()).await? == Decision::Act {
-        writable(session).await?.keys().destroy(key).await?;
+        let before = listing(session).await;
+        let destroyed = writable(session).await?.keys().destroy(key).await;
+        or_halted(session, before, destroyed).await?;
         done.outcome = "destroyed";
         done.text = format!("the data key {key} is deleted");
     }
