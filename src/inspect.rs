@@ -2,7 +2,7 @@
 //! it. The reports have no secrets, and `serde` writes them as JSON.
 //!
 //! Each report is made from rows that were opened, so everything in it is authenticated. Texts
-//! such as a workspace's name come from Slack's customers: escape control characters before you
+//! such as a workspace's name come from Slack's customers: pass them to [`printable`] before you
 //! show them.
 //!
 //! The command line `slack-installs` (feature `cli`) shows these reports. `docs/operations.md` in
@@ -28,3 +28,5 @@ pub use health::{Check, Diagnosis, HealthCheck, check_slack};
 pub use stats::{Stats, stats_of};
 pub use timestamp::Timestamp;
 pub use trail::{Trail, TrailRecord, check_audit, trail};
+
+pub use crate::wording::{counted, printable, printable_json};

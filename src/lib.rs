@@ -166,6 +166,7 @@ mod tenant;
 pub mod testing;
 mod tls;
 mod wipe;
+mod wording;
 
 pub mod audit;
 pub mod backend;

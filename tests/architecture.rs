@@ -62,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tenant", &[]),
     ("tls", &[]),
     ("wipe", &[]),
+    ("wording", &[]),
     ("installation", &["secret", "tenant"]),
     (
         "store",
@@ -79,14 +80,30 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "wipe",
         ],
     ),
-    ("seal", &["edit", "forward", "lru", "random"]),
+    ("seal", &["edit", "forward", "lru", "random", "wording"]),
     (
         "keys",
-        &["aws", "error_chain", "https", "random", "seal", "wipe"],
+        &[
+            "aws",
+            "error_chain",
+            "https",
+            "random",
+            "seal",
+            "wipe",
+            "wording",
+        ],
     ),
     (
         "backend",
-        &["aws", "error_chain", "forward", "random", "seal", "tls"],
+        &[
+            "aws",
+            "error_chain",
+            "forward",
+            "random",
+            "seal",
+            "tls",
+            "wording",
+        ],
     ),
     (
         "encrypted",
@@ -128,7 +145,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tenant",
         ],
     ),
-    ("manifest", &["installation", "oauth", "slack"]),
+    ("manifest", &["installation", "oauth", "slack", "wording"]),
     (
         "rotation",
         &[
@@ -204,6 +221,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "slack",
             "store",
             "tenant",
+            "wording",
         ],
     ),
     (
@@ -263,6 +281,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "store",
             "tenant",
             "layer",
+            "wording",
         ],
     ),
     (

@@ -148,10 +148,13 @@ impl SlackAppBuilder {
         };
         let slack = self.slack_client(&credentials)?.with_clock(clock.clone());
         let mut diagnosis = Diagnosis::default();
+        let url = self.values.url.as_ref().and_then(|url| url.as_ref().ok());
+        let url = url.cloned();
         match self.encrypted(&app, Access::Read).await {
             Ok(store) => {
-                let text = "it responds, and its settings lose no rows";
-                diagnosis.checks.push(Check::ok("database", text));
+                diagnosis
+                    .checks
+                    .push(check_schema(url.as_ref().map(|url| url.as_str())).await);
                 diagnosis.checks.push(store.check_keys().await);
                 let checks = check_rows(&store, clock.now(), &mut progress).await;
                 diagnosis.checks.extend(checks);
@@ -248,6 +251,34 @@ async fn check_rows(
 }
 
 /// Returns the check that fails with this error. A missing or wrong value stays an error.
+/// Checks that no part of the schema was dropped. The database was opened before.
+async fn check_schema(url: Option<&str>) -> Check {
+    let missing = match url {
+        Some(url) => backend::missing(url).await,
+        None => Ok(Vec::new()),
+    };
+    match missing {
+        Ok(missing) if missing.is_empty() => {
+            Check::ok("database", "it responds, and its settings lose no rows")
+        }
+        Ok(missing) => Check::new(
+            "database",
+            Grade::Warning,
+            format!("it responds, but lacks {}", missing.join(", ")),
+            "`slack-installs migrate`, which creates it again, as the tables' owner",
+        ),
+        Err(error) => Check::new(
+            "database",
+            Grade::Warning,
+            format!(
+                "it responds, but its schema cannot be read: {}",
+                error_chain(&error)
+            ),
+            "do what the text says; docs/runbook.md has more, under Database",
+        ),
+    }
+}
+
 fn check_of(error: AppError) -> Result<Check, AppError> {
     let text = error_chain(&error);
     let Some(source) = std::error::Error::source(&error) else {
@@ -257,6 +288,9 @@ fn check_of(error: AppError) -> Result<Check, AppError> {
         let remedy = match connect.kind() {
             ConnectErrorKind::NotMigrated => {
                 "check the database URL; if it is right, run `slack-installs migrate`"
+            }
+            ConnectErrorKind::Incomplete => {
+                "restore the database from a backup; docs/runbook.md has more, under Database"
             }
             ConnectErrorKind::Unavailable => {
                 "check that the server runs and can be reached from this machine"

@@ -14,6 +14,7 @@ use crate::seal::KeyProvider;
 use crate::secret::{ClientSecret, SigningSecret};
 use crate::slack::Environment;
 use crate::tenant::ClientId;
+use crate::wording::printable;
 
 pub(super) const CLIENT_ID: &str = "SLACK_CLIENT_ID";
 pub(super) const CLIENT_SECRET: &str = "SLACK_CLIENT_SECRET";
@@ -176,7 +177,7 @@ fn may_be_secret(text: &str) -> bool {
 /// Returns the first characters of a value.
 fn beginning(text: &str) -> String {
     let shown: String = text.chars().take(SHOWN).collect();
-    format!("`{}…`", shown.escape_debug())
+    format!("`{}…`", printable(&shown))
 }
 
 /// Enough characters to recognise a value, and too few to use it.

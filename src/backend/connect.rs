@@ -28,6 +28,11 @@ pub(super) trait ByUrl: Backend + Sized {
     async fn migrate_by_url(url: &str) -> Result<(), ConnectError> {
         Self::by_url(url).await.map(drop)
     }
+
+    /// Returns the parts of the schema that the database lacks.
+    async fn missing_by_url(_url: &str) -> Result<Vec<String>, ConnectError> {
+        Ok(Vec::new())
+    }
 }
 
 /// The forms of one backend's URLs.
@@ -45,6 +50,7 @@ pub(super) struct Calls {
     pub(super) open: for<'a> fn(&'a str) -> Opening<'a>,
     pub(super) read: for<'a> fn(&'a str) -> Opening<'a>,
     pub(super) migrate: for<'a> fn(&'a str) -> Pinned<'a, ()>,
+    pub(super) missing: for<'a> fn(&'a str) -> Pinned<'a, Vec<String>>,
 }
 
 pub(super) type Opening<'a> = Pinned<'a, Arc<dyn Backend>>;
@@ -101,6 +107,7 @@ macro_rules! backends {
         }
 
         /// Creates or migrates the tables of the database at this URL, and does nothing else.
+        /// Parts of the schema that were dropped are created again. A table is then empty.
         /// `connect` has the forms of the URL. With a backend that has no tables, only checks the
         /// database.
         ///
@@ -109,6 +116,17 @@ macro_rules! backends {
         /// [`ConnectError`], as [`connect`].
         pub async fn migrate(url: &str) -> Result<(), ConnectError> {
             (connect::by_form(FORMS, url)?.migrate)(url).await
+        }
+
+        /// Returns the parts of the schema that the database at this URL lacks, such as
+        /// `view slack_installations`, because they were dropped. [`migrate`] creates them again.
+        /// Changes nothing. A backend that has no tables lacks nothing.
+        ///
+        /// # Errors
+        ///
+        /// [`ConnectError`], as [`connect_read_only`].
+        pub async fn missing(url: &str) -> Result<Vec<String>, ConnectError> {
+            (connect::by_form(FORMS, url)?.missing)(url).await
         }
     };
 }
@@ -153,6 +171,12 @@ pub(super) const fn calls<B: ByUrl>() -> Calls {
             Box::pin(async move {
                 check_place::<B>(url)?;
                 B::migrate_by_url(url).await
+            })
+        },
+        missing: |url| {
+            Box::pin(async move {
+                check_place::<B>(url)?;
+                B::missing_by_url(url).await
             })
         },
     }
@@ -212,6 +236,8 @@ pub enum ConnectErrorKind {
     FeatureMissing,
     /// The database holds another program's data.
     Foreign,
+    /// A part of the schema was dropped, without which no row can be read or changed.
+    Incomplete,
     /// The URL, the path or an option cannot be used.
     Invalid,
     /// The database has a setting, or a version, with which rows would be lost.

@@ -14,6 +14,7 @@ use super::{
     Backend, Change, Cursor, Due, Error, Expect, Key, Page, Partition, Queue, Row, Scope, Slot,
     page_len,
 };
+use crate::wording::counted;
 
 /// Stores sealed rows in memory. They are lost when the process ends.
 ///
@@ -66,7 +67,7 @@ impl MemoryBackend {
 
 impl fmt::Debug for MemoryBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryBackend({} rows)", self.rows().len())
+        write!(f, "MemoryBackend({})", counted(self.rows().len(), "row"))
     }
 }
 

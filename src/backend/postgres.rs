@@ -131,6 +131,7 @@ impl PostgresBackend {
         let connect = options.connection(url)?;
         let has_wall = options.row_level_security;
         let mut connection = open::migrated(&connect, &options, may_migrate).await?;
+        open::check_parts(&mut connection, &connect, &options).await?;
         if has_wall {
             open::check_wall(&mut connection, &options).await?;
         }
@@ -149,6 +150,9 @@ impl PostgresBackend {
     /// before the app starts. The app's role then requires `USAGE` on the schema, `SELECT` on
     /// `slack_schema`, and `SELECT`, `INSERT`, `UPDATE` and `DELETE` on `slack_rows`.
     ///
+    /// Parts of the schema that were dropped by hand are created again. A table is then empty, and
+    /// has no row-level security.
+    ///
     /// It is one transaction, applied wholly or not at all. An app with an older version of this
     /// crate keeps running, but does not start again.
     ///
@@ -161,8 +165,18 @@ impl PostgresBackend {
     /// change to this role.
     pub async fn migrate(url: &str, options: &PostgresOptions) -> Result<(), ConnectError> {
         let connect = options.connection(url)?;
-        let connection = open::migrated(&connect, options, true).await?;
+        let mut connection = open::migrated(&connect, options, true).await?;
+        open::restore(&mut connection, &connect, options).await?;
         closed(connection, &name(&connect)).await
+    }
+
+    /// Returns the parts of the schema that the database lacks.
+    async fn missing(url: &str, options: &PostgresOptions) -> Result<Vec<String>, ConnectError> {
+        let connect = options.connection(url)?;
+        let mut connection = open::migrated(&connect, options, false).await?;
+        let missing = open::missing(&mut connection, &connect, options).await?;
+        closed(connection, &name(&connect)).await?;
+        Ok(missing.names())
     }
 
     /// Waits for the calls in progress and closes all connections. Every later call, also through

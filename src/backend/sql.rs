@@ -11,8 +11,12 @@ use super::{
 };
 
 mod pool;
+mod present;
 
 pub(super) use pool::{Limits, Pool, Source};
+pub(super) use present::Missing;
+#[cfg(test)]
+pub(super) use present::check;
 
 /// A row as the driver returns it. Its columns are numbered.
 pub(super) trait Columns {

@@ -73,13 +73,26 @@ impl SqliteBackend {
     /// version of this crate wrote it. Another program's file is left unchanged.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, ConnectError> {
         let path = open::create(path.as_ref())?;
-        let writer = open::writer(&path).await?;
+        let writer = open::writer(&path, false).await?;
         let readers = open::readers(&path).await?;
         Ok(Self {
             path,
             readers,
             writer,
         })
+    }
+
+    /// Creates or migrates the tables. Also creates parts of the schema that were dropped.
+    async fn migrate(path: impl AsRef<Path>) -> Result<(), ConnectError> {
+        let path = open::create(path.as_ref())?;
+        open::writer(&path, true).await?.close().await;
+        Ok(())
+    }
+
+    /// Returns the parts of the schema that the file lacks.
+    async fn missing(path: impl AsRef<Path>) -> Result<Vec<String>, ConnectError> {
+        let path = open::existing(path.as_ref())?;
+        Ok(open::missing(&path).await?.names())
     }
 
     /// Opens an existing file for reading. Creates, migrates and changes nothing.

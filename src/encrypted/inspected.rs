@@ -8,7 +8,7 @@ use super::lifecycle_facts::{AccessFacts, DepartureFacts};
 use super::names::{self, ACCESS, BOT, DEPARTURE, HOLD, INSTALL, INSTALLER, NOTICE, USER};
 use super::record::{self, Record, revision};
 use super::{EncryptedStore, InspectedKey, KeyringError, grant_facts, hold_facts, notice_facts};
-use crate::backend::{Backend, Key, Row, Scope};
+use crate::backend::{Backend, Key, Row, Scope, Slot};
 use crate::error_chain::error_chain;
 use crate::installation::{Hold, Home, Installation, Revision, Scopes};
 use crate::seal::KeyId;
@@ -206,13 +206,31 @@ impl<B: Backend> EncryptedStore<B> {
     ///
     /// Changes nothing. You can drop the call at any point.
     pub async fn organisations_of(&self, team: &TeamId) -> Result<Vec<EnterpriseId>, Error> {
+        self.organisations_with(&names::access(team).slot).await
+    }
+
+    /// Returns the organisations that have an org-wide installation. Reads the rows of all
+    /// organisations.
+    ///
+    /// # Errors
+    ///
+    /// As [`inspect`](Self::inspect).
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing. You can drop the call at any point.
+    pub async fn organisations(&self) -> Result<Vec<EnterpriseId>, Error> {
+        self.organisations_with(&names::install().slot).await
+    }
+
+    /// Returns the organisations that have a row in this slot.
+    async fn organisations_with(&self, wanted: &Slot) -> Result<Vec<EnterpriseId>, Error> {
         let scope = self.driver.app.named("E");
-        let wanted = names::access(team).slot;
         let mut found = Vec::new();
         let mut from = None;
         loop {
             let page = self.driver.scan(&scope, from, AT_ONCE).await?;
-            let rows = page.rows.iter().filter(|(key, _)| key.slot == wanted);
+            let rows = page.rows.iter().filter(|(key, _)| key.slot == *wanted);
             let orgs = rows.filter_map(|(key, _)| names::tenant_of(&key.partition));
             found.extend(orgs.filter_map(|org| org.enterprise().cloned()));
             from = page.next;

@@ -502,12 +502,23 @@ impl<B: Backend> fmt::Debug for KeyManager<'_, B> {
     }
 }
 
+/// Returns the subject of a sentence about these processes, with its verb.
+fn have(processes: &[String]) -> String {
+    match processes {
+        [one] => format!("the process {one} has"),
+        all => format!("the processes {} have", all.join(", ")),
+    }
+}
+
 /// Why the data keys of an app were not changed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KeyChangeError {
     /// Rows are sealed under the key.
-    #[error("{rows} rows are sealed under the data key {id}: call `reseal` for all pages first")]
+    #[error(
+        "{} sealed under the data key {id}: call `reseal` for all pages first",
+        if *rows == 1 { "1 row is".to_owned() } else { format!("{rows} rows are") }
+    )]
     InUse {
         /// The key.
         id: KeyId,
@@ -525,8 +536,9 @@ pub enum KeyChangeError {
     },
     /// Some running processes have not unwrapped the key.
     #[error(
-        "the processes {processes:?} have not unwrapped the data key: check their key provider, \
-         stop them, or use force"
+        "{} not unwrapped the data key: check their key provider, \
+         stop them, or use force",
+        have(processes)
     )]
     NotEverywhere {
         /// The ids of the processes.
@@ -552,8 +564,8 @@ pub enum KeyChangeError {
     },
     /// Some rows cannot be parsed, so they may be sealed under the key.
     #[error(
-        "the rows {rows:?} cannot be parsed, so they may need the data key: restore or delete them \
-         first"
+        "the rows {} cannot be parsed, so they may need the data key: restore or delete them first",
+        rows.join(", ")
     )]
     UnknownRows {
         /// The rows, as `partition slot`.

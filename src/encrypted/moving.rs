@@ -8,7 +8,7 @@ use std::error::Error as _;
 
 use super::commit::commit_copy;
 use super::keys::{copying, has_rows, is_process, manifest_slot};
-use super::{EncryptedStore, KeyringError, record};
+use super::{EncryptedStore, KeyringError, names, record};
 use crate::backend::{Backend, Change, Due, Error, Expect, Key, Row, Slot, Version};
 use crate::clock::{from_epoch, to_epoch};
 use crate::error_chain::error_chain;
@@ -53,6 +53,9 @@ pub struct Pruned {
 pub struct VerifyReport {
     /// The number of rows that opened.
     pub opened: usize,
+    /// How many of these rows belong to tenants. The others are data keys, OAuth states, handled
+    /// requests and the audit log.
+    pub of_tenants: usize,
     /// Rows that do not open or cannot be parsed, as `partition slot`. On the first page, also the
     /// rows that the keyring lacks.
     pub unreadable: Vec<String>,
@@ -263,7 +266,10 @@ impl<B: Backend> EncryptedStore<B> {
         for (key, row) in rows {
             let is_key = key.partition == self.driver.app.keyring();
             match self.open_any(&key, &row).await {
-                Ok(()) => page.opened += 1,
+                Ok(()) => {
+                    page.opened += 1;
+                    page.of_tenants += usize::from(names::tenant_of(&key.partition).is_some());
+                }
                 Err(store::Error::Unreadable(_)) => {
                     self.driver.witness.unreadable(&key, &row).await?;
                     page.unreadable.push(key.to_string());

@@ -1,5 +1,6 @@
 //! Explains one tenant: how a request of it resolves, and what is wrong.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -121,8 +122,11 @@ pub struct ChainReport {
     pub missing_scopes: Vec<String>,
     /// When the access token was issued: at the installation, or by the last successful refresh.
     pub issued_at: Timestamp,
-    /// When the access token expires.
+    /// When the access token expires. `None` if it does not expire, or was withdrawn.
     pub expires_at: Option<Timestamp>,
+    /// Whether the access token ended before it expired, because it leaked or Slack revoked it, and
+    /// no new one is stored yet.
+    pub is_withdrawn: bool,
     /// When a worker refreshes it.
     pub due_at: Option<Timestamp>,
     /// How often the pair was replaced since the installation.
@@ -149,8 +153,8 @@ pub struct HoldReport {
     pub is_on: bool,
     /// The reason.
     pub reason: String,
-    /// When it was put on or lifted.
-    pub at: Timestamp,
+    /// When it was put on or lifted. `None` if the stored hold cannot be read.
+    pub at: Option<Timestamp>,
 }
 
 /// An org-wide installation's access to one workspace.
@@ -390,7 +394,7 @@ impl Explanation {
                 self.hold = Some(HoldReport {
                     is_on: hold.is_on,
                     reason: hold.reason.clone(),
-                    at: Timestamp(hold.at),
+                    at: Some(Timestamp(hold.at)),
                 });
             }
             Ok(RowContents::Install(install)) => {
@@ -401,7 +405,7 @@ impl Explanation {
                 self.hold = Some(HoldReport {
                     is_on: true,
                     reason: "the stored hold cannot be read, so it counts as on".to_owned(),
-                    at: Timestamp(SystemTime::UNIX_EPOCH),
+                    at: None,
                 });
             }
             Ok(RowContents::Installer(_) | RowContents::Other) | Err(_) => {}
@@ -454,14 +458,7 @@ impl Explanation {
             Some(Ok(_)) => {}
         }
         match &self.hold {
-            Some(hold) if hold.is_on => {
-                let text = format!("on since {}: {}", hold.at, hold.reason);
-                self.step(false, "hold", text);
-            }
-            Some(hold) => {
-                let text = format!("lifted at {}: {}", hold.at, hold.reason);
-                self.step(true, "hold", text);
-            }
+            Some(hold) => self.step(!hold.is_on, "hold", hold.to_string()),
             None => self.step(true, "hold", "none".to_owned()),
         }
         for row in rows {
@@ -492,10 +489,11 @@ fn token_step(row: &InspectedChain, now: SystemTime) -> (bool, String) {
     let whose = finding::whose(&row.credential);
     let rotates = chain.refresh.is_some() && !chain.is_dead;
     let left = chain.expires_at.map(|at| at.duration_since(now));
-    let (is_valid, state) = match left {
-        None => (true, "does not expire".to_owned()),
-        Some(Ok(left)) => (true, format!("is valid for {}", span(left))),
-        Some(Err(error)) => (false, format!("expired {} ago", span(error.duration()))),
+    let (is_valid, state) = match (finding::withdrawal(chain), left) {
+        (Some(why), _) => (false, why.to_owned()),
+        (None, None) => (true, "does not expire".to_owned()),
+        (None, Some(Ok(left))) => (true, format!("is valid for {}", span(left))),
+        (None, Some(Err(error))) => (false, format!("expired {} ago", span(error.duration()))),
     };
     let next = match (is_valid, rotates) {
         _ if chain.is_dead => ", and Slack refused every refresh token",
@@ -546,7 +544,8 @@ impl ChainReport {
             scopes: row.scopes.iter().map(str::to_owned).collect(),
             missing_scopes: missing.iter().map(str::to_owned).collect(),
             issued_at: Timestamp(chain.issued_at),
-            expires_at: chain.expires_at.map(Timestamp),
+            expires_at: finding::expiry(chain).map(Timestamp),
+            is_withdrawn: finding::withdrawal(chain).is_some(),
             due_at: chain.due_at.map(Timestamp),
             refreshes: chain.generation,
             failures: chain.failures,
@@ -555,6 +554,19 @@ impl ChainReport {
             attempted_at: chain.attempted_at.map(Timestamp),
             retry_at: chain.retry_at.map(Timestamp),
             lease_until: chain.lease.map(|lease| Timestamp(lease.until)),
+        }
+    }
+}
+
+impl fmt::Display for HoldReport {
+    /// Writes the state, its time and its reason.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = &self.reason;
+        match (self.is_on, self.at) {
+            (true, Some(at)) => write!(f, "on since {at}: {reason}"),
+            (false, Some(at)) => write!(f, "lifted at {at}: {reason}"),
+            (true, None) => write!(f, "on: {reason}"),
+            (false, None) => write!(f, "lifted: {reason}"),
         }
     }
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::timestamp::{Timestamp, span};
 use crate::encrypted::{InspectedChain, InspectedRow, RowContents, RowFault};
 use crate::installation::{Hold, Scopes};
-use crate::store::Credential;
+use crate::store::{Chain, Credential};
 use crate::tenant::InstallationKey;
+use crate::wording::counted;
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -63,6 +64,7 @@ pub(super) const NOTICE: &str = "notice_not_delivered";
 pub(super) const OVERDUE: &str = "overdue_chain";
 pub(super) const SCOPES: &str = "missing_scopes";
 pub(super) const SUSPECT: &str = "suspect_token";
+pub(super) const WITHDRAWN: &str = "withdrawn_token";
 pub(super) const WITHOUT_KEY: &str = "row_without_key";
 
 /// Returns what is wrong with this row.
@@ -93,10 +95,7 @@ fn of_fault(tenant: &InstallationKey, slot: &str, fault: &RowFault) -> Finding {
                 "the row `{slot}` does not open: it was changed or moved, or a newer version \
                  wrote it"
             ),
-            format!(
-                "restore the row from a backup, or have the app installed again, which replaces \
-                 it; if the tenant has left, `slack-installs purge {tenant} --reason …`"
-            ),
+            damage_remedy(tenant, slot),
         ),
         RowFault::WithoutKey(reason) => Finding::new(
             Grade::Failure,
@@ -104,6 +103,29 @@ fn of_fault(tenant: &InstallationKey, slot: &str, fault: &RowFault) -> Finding {
             format!("the row `{slot}` needs a data key that cannot be used: {reason}"),
             "give this process the missing master key as another line of its key file, or the \
              provider that wrapped the data key; then run `slack-installs verify`",
+        ),
+    }
+}
+
+/// Returns what to do about a row that does not open. Only an operator replaces a hold, and an
+/// installation replaces only its own rows.
+fn damage_remedy(tenant: &InstallationKey, slot: &str) -> String {
+    match slot {
+        "hold" => format!(
+            "it counts as a hold: `slack-installs thaw {tenant} --reason …` replaces it; if the \
+             tenant is to stay on hold, then `slack-installs freeze {tenant} --reason …`"
+        ),
+        "install" | "bot" => format!(
+            "restore the row from a backup, or have the app installed again, which replaces it; if \
+             the tenant has left, `slack-installs purge {tenant} --reason …`"
+        ),
+        _ if slot.starts_with("user/") => format!(
+            "restore the row from a backup, or have this user install the app again, which \
+             replaces it; if the tenant has left, `slack-installs purge {tenant} --reason …`"
+        ),
+        _ => format!(
+            "restore the row from a backup; or `slack-installs purge {tenant} --reason …`, and \
+             have the app installed again there"
         ),
     }
 }
@@ -137,8 +159,9 @@ fn of_note(
             Grade::Warning,
             kind,
             format!(
-                "{what} of {} was not delivered to the app's hook ({attempts} attempts)",
-                Timestamp(at)
+                "{what} of {} was not delivered to the app's hook ({})",
+                Timestamp(at),
+                counted(attempts, "attempt")
             ),
             "run the app with its lifecycle hooks, and look for a failing hook in its log",
         )
@@ -175,26 +198,12 @@ fn of_chain(tenant: &InstallationKey, row: &InspectedChain, now: SystemTime) -> 
             format!("`{refresh}`"),
         ));
     }
-    if let Some(at) = chain.expires_at.filter(|at| *at <= now) {
-        let rotates = chain.refresh.is_some();
-        let grade = if rotates {
-            Grade::Warning
-        } else {
-            Grade::Failure
-        };
-        let remedy = if rotates {
-            format!("`{refresh}`; the next request also refreshes it")
-        } else {
-            "have the app installed again there".to_owned()
-        };
-        let text = format!("the token of {whose} expired at {}", Timestamp(at));
-        found.push(Finding::new(grade, EXPIRED, text, remedy));
-    }
+    found.extend(of_expiry(row, &refresh, now));
     if chain.failures > 0 {
-        let text = format!(
-            "the last {} refreshes of {whose} failed ({code})",
-            chain.failures
-        );
+        let text = match chain.failures {
+            1 => format!("the last refresh of {whose} failed ({code})"),
+            failures => format!("the last {failures} refreshes of {whose} failed ({code})"),
+        };
         found.push(Finding::new(
             Grade::Warning,
             FAILING,
@@ -223,6 +232,51 @@ fn of_chain(tenant: &InstallationKey, row: &InspectedChain, now: SystemTime) -> 
         ));
     }
     found
+}
+
+/// Returns what is wrong if a token is no longer handed out because of its time.
+fn of_expiry(row: &InspectedChain, refresh: &str, now: SystemTime) -> Option<Finding> {
+    let chain = &row.chain;
+    let whose = whose(&row.credential);
+    if let Some(why) = withdrawal(chain) {
+        let wait = chain.retry_at.filter(|at| *at > now);
+        let wait = wait.map_or_else(String::new, |at| format!(" after {}", Timestamp(at)));
+        return Some(Finding::new(
+            Grade::Warning,
+            WITHDRAWN,
+            format!("the token of {whose} {why}; Slack has issued no new one yet"),
+            format!("`{refresh}`{wait}; the next request also refreshes it"),
+        ));
+    }
+    let at = chain.expires_at.filter(|at| *at <= now)?;
+    let text = format!("the token of {whose} expired at {}", Timestamp(at));
+    Some(if chain.refresh.is_some() {
+        let remedy = format!("`{refresh}`; the next request also refreshes it");
+        Finding::new(Grade::Warning, EXPIRED, text, remedy)
+    } else {
+        let remedy = "have the app installed again there";
+        Finding::new(Grade::Failure, EXPIRED, text, remedy)
+    })
+}
+
+/// Returns why a token ended before its time; `None` if it did not. The stored expiry of such a
+/// token is before its issue, and says nothing.
+pub(super) fn withdrawal(chain: &Chain) -> Option<&'static str> {
+    let is_early = chain.expires_at.is_some_and(|at| at <= chain.issued_at);
+    if !is_early || chain.refresh.is_none() {
+        return None;
+    }
+    // A refresh that failed has replaced the code.
+    Some(match chain.last_error.as_deref() {
+        Some("rotated_on_demand") => "leaked, so it is no longer handed out",
+        Some("token_revoked") => "was revoked early by Slack",
+        _ => "ended early, because it leaked or Slack revoked it",
+    })
+}
+
+/// Returns when a token expires. A token that ended before its time has no such time.
+pub(super) fn expiry(chain: &Chain) -> Option<SystemTime> {
+    chain.expires_at.filter(|_| withdrawal(chain).is_none())
 }
 
 /// Returns what is wrong if a token lacks scopes.

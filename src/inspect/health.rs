@@ -11,6 +11,7 @@ use crate::encrypted::{EncryptedStore, InspectedPage};
 use crate::error_chain::error_chain;
 use crate::slack::{Error as SlackError, Probe, SlackClient};
 use crate::store::{Error, ListCursor};
+use crate::wording::counted;
 
 /// The result of one check.
 #[derive(Clone, Debug, Serialize)]
@@ -127,7 +128,16 @@ impl HealthCheck {
         let mut checks: Vec<_> = self.found.into_values().map(check_of).collect();
         checks.sort_by_key(|check| std::cmp::Reverse(check.grade));
         if !checks.iter().any(|it| is_about_rows(it.name)) {
-            checks.insert(0, Check::ok("rows", format!("all {rows} rows open")));
+            let text = match rows {
+                0 => "no tenant is stored".to_owned(),
+                1 => "the only row of a tenant opens".to_owned(),
+                _ => format!("all {rows} rows of tenants open"),
+            };
+            let check = Check {
+                count: rows,
+                ..Check::ok("rows", text)
+            };
+            checks.insert(0, check);
         }
         checks
     }
@@ -136,7 +146,7 @@ impl HealthCheck {
 fn check_of((finding, tenants, count): (Finding, Vec<String>, u64)) -> Check {
     let more = match count {
         1 => String::new(),
-        _ => format!(" (and {} more)", count - 1),
+        _ => format!(" (and {} more like it)", count - 1),
     };
     let first = tenants.first().cloned().unwrap_or_default();
     Check {
@@ -180,12 +190,8 @@ impl<B: Backend> EncryptedStore<B> {
             };
             return Check::ok("keys", text);
         }
-        let text = format!(
-            "{} of {} data keys cannot be used: {}",
-            faults.len(),
-            keys.len(),
-            faults.join("; ")
-        );
+        let (bad, all) = (faults.len(), counted(keys.len(), "data key"));
+        let text = format!("{bad} of {all} cannot be used: {}", faults.join("; "));
         let remedy = "give this process the missing master key as another line of its key file, or \
                       the provider that wrapped the data key; then run `slack-installs verify`";
         Check {

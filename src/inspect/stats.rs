@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::finding::{expiry, withdrawal};
 use crate::encrypted::{InspectedPage, InspectedRow, RowContents, RowFault};
 use crate::store::Credential;
 
@@ -28,6 +29,9 @@ pub struct Stats {
     pub expired: u64,
     /// Access tokens that expire within an hour.
     pub expiring: u64,
+    /// Access tokens that ended before they expired, because they leaked or Slack revoked them, and
+    /// were not replaced yet.
+    pub withdrawn: u64,
     /// Tenants on hold. A hold that cannot be read counts.
     pub on_hold: u64,
     /// Departures and notices that were not delivered yet.
@@ -38,7 +42,7 @@ pub struct Stats {
     pub damaged: u64,
     /// Rows whose data key cannot be used.
     pub without_key: u64,
-    /// The number of rows under each data key.
+    /// The number of rows of tenants under each data key.
     pub rows_by_key: BTreeMap<String, u64>,
 }
 
@@ -69,7 +73,8 @@ fn add(stats: &mut Stats, row: &InspectedRow, now: SystemTime) {
             let chain = &chain.chain;
             stats.rotating += u64::from(chain.refresh.is_some());
             stats.dead += u64::from(chain.is_dead);
-            let left = chain.expires_at.map(|at| at.duration_since(now));
+            stats.withdrawn += u64::from(withdrawal(chain).is_some());
+            let left = expiry(chain).map(|at| at.duration_since(now));
             match left {
                 Some(Err(_)) => stats.expired += 1,
                 Some(Ok(left)) if left < SOON => stats.expiring += 1,

@@ -14,6 +14,7 @@ use crate::audit::{self, Filter, LogRecord, Report, VerifyOptions};
 use crate::error_chain::error_chain;
 use crate::store::{AuditStore, Error};
 use crate::tenant::InstallationKey;
+use crate::wording::counted;
 
 /// The last records of one tenant in the audit log. They are not verified, and have no secrets.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -165,8 +166,11 @@ fn check_of(report: &Report, now: SystemTime) -> Check {
     if let Some(first) = report.findings.first() {
         let faults = u64::try_from(report.findings.len()).unwrap_or(u64::MAX);
         let text = format!(
-            "the log is not intact: run {} record {}: {:?}; {faults} faults in all",
-            first.run, first.record, first.fault
+            "the log is not intact: run {} record {}: {:?}; {} in all",
+            first.run,
+            first.record,
+            first.fault,
+            counted(faults, "fault")
         );
         let remedy = "`slack-installs audit verify` names each fault; docs/audit.md has the \
                       meaning of each";
@@ -178,7 +182,9 @@ fn check_of(report: &Report, now: SystemTime) -> Check {
     let runs = &report.runs;
     let lost: u64 = runs.iter().map(|run| run.lost).sum();
     if lost > 0 {
-        let text = format!("{lost} events were not recorded, because the queue was full");
+        let verb = if lost == 1 { "was" } else { "were" };
+        let events = counted(lost, "event");
+        let text = format!("{events} {verb} not recorded, because the queue was full");
         let remedy = "give the log a larger queue (`AuditOptions::with_capacity`), or write it in \
                       the strict mode; `slack-installs audit verify` names the runs";
         return Check {
@@ -192,8 +198,8 @@ fn check_of(report: &Report, now: SystemTime) -> Check {
     let age = age.map_or_else(String::new, |age| {
         format!("; it was last written {} ago", span(age))
     });
-    let count = runs.len();
-    let text = format!("the log of {count} runs and {records} records is intact{age}");
+    let (runs, records) = (counted(runs.len(), "run"), counted(records, "record"));
+    let text = format!("the log of {runs} and {records} is intact{age}");
     Check::ok("audit", text)
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::wording::printable;
+
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Grade {
@@ -64,7 +66,7 @@ pub(super) fn short(text: &str) -> String {
     if shown.len() < text.len() {
         shown.push('…');
     }
-    shown.escape_debug().to_string()
+    printable(&shown)
 }
 
 /// Returns texts as a list for a message.

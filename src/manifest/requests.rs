@@ -26,6 +26,7 @@ pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {
     for command in root.key("features").key("slash_commands").items() {
         require(&command.key("url"), true, "the command", app, report);
         let name = command.key("command");
+        check_command(&name, report);
         if let Some(text) = name.text().filter(|text| !seen.insert(*text)) {
             report.warning(
                 &name,
@@ -35,6 +36,29 @@ pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {
         }
     }
 }
+
+/// Checks the name of a slash command
+/// (<https://docs.slack.dev/reference/app-manifest#features>).
+fn check_command(name: &Place<'_>, report: &mut Report) {
+    let text = name.text().unwrap_or_default();
+    let word = text.strip_prefix('/').unwrap_or_default();
+    if word.is_empty() || word.contains(char::is_whitespace) {
+        report.error(
+            name,
+            format!("{} is not a slash command", shown(text)),
+            "Write a `/` and one word, such as `/standup`",
+        );
+    } else if text.chars().count() > LONGEST {
+        report.error(
+            name,
+            format!("{} is longer than Slack allows", shown(text)),
+            "Write at most 32 characters",
+        );
+    }
+}
+
+/// The longest name of a slash command, with its `/`.
+const LONGEST: usize = 32;
 
 /// Checks a URL, and that it is set if it is needed.
 fn require(url: &Place<'_>, is_needed: bool, what: &str, app: &App<'_>, report: &mut Report) {

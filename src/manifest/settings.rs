@@ -6,6 +6,7 @@ use super::App;
 use super::finding::shown;
 use super::place::Place;
 use super::report::Report;
+use crate::wording::counted;
 
 pub(super) fn check(root: &Place<'_>, app: &App<'_>, report: &mut Report) {
     check_form(root, report);
@@ -87,8 +88,8 @@ fn check_form(root: &Place<'_>, report: &mut Report) {
             report.error(
                 &place,
                 format!(
-                    "the list has {} items, and Slack allows {most}",
-                    items.len()
+                    "the list has {}, and Slack allows {most}",
+                    counted(items.len(), "item")
                 ),
                 "Remove some",
             );
@@ -131,13 +132,19 @@ fn check_lengths(root: &Place<'_>, report: &mut Report) {
         if length > most {
             report.error(
                 &place,
-                format!("the text has {length} characters, and Slack allows {most}"),
+                format!(
+                    "the text has {}, and Slack allows {most}",
+                    counted(length, "character")
+                ),
                 "Shorten it",
             );
         } else if length < least {
             report.error(
                 &place,
-                format!("the text has {length} characters, and Slack requires {least}"),
+                format!(
+                    "the text has {}, and Slack requires {least}",
+                    counted(length, "character")
+                ),
                 "Write more",
             );
         }

@@ -6,10 +6,11 @@ use super::expected::Expected;
 use super::{events, urls};
 
 /// A manifest for an app that has none yet. [`check`](super::check) finds nothing in it, if the
-/// redirect URLs are on https and there is a scope.
+/// redirect URLs are on https, and the scopes are not known or at least one is requested.
 ///
-/// It turns token rotation on, and subscribes to the events that the crate handles. It has a
-/// placeholder for a slash command if the app requests the scope `commands` and none is named.
+/// It turns token rotation on, and subscribes to the events that the crate handles. It has
+/// placeholders: for a redirect URL and a scope if the app requests none, and for a slash command
+/// if the app requests the scope `commands` and none is named.
 #[derive(Clone, Debug)]
 pub struct Starter {
     expected: Expected,
@@ -86,8 +87,11 @@ impl Starter {
             redirects
         };
         let (bot, user) = (&expected.scopes, &expected.user_scopes);
-        let bot: Vec<_> = bot.iter().flat_map(|scopes| scopes.iter()).collect();
+        let mut bot: Vec<_> = bot.iter().flat_map(|scopes| scopes.iter()).collect();
         let user: Vec<_> = user.iter().flat_map(|scopes| scopes.iter()).collect();
+        if bot.is_empty() && user.is_empty() {
+            bot.push(self.placeholder_scope());
+        }
         let origin = url::Url::parse(redirects[0]).map(|url| url.origin().ascii_serialization());
         let origin = origin.unwrap_or_default();
 
@@ -133,6 +137,15 @@ impl Starter {
             expected.is_pkce_app == Some(true) && redirects.iter().all(|url| urls::is_desktop(url));
         manifest.push(("settings", self.settings(&origin, is_desktop)));
         Part::Map(manifest)
+    }
+
+    /// Returns the scope of an app that requests none: an app without scopes cannot be installed.
+    fn placeholder_scope(&self) -> &'static str {
+        if self.commands.is_empty() {
+            "chat:write"
+        } else {
+            "commands"
+        }
     }
 
     /// Returns the slash commands, or a placeholder.

@@ -38,7 +38,10 @@ pub enum Error {
         chain: ChainKey,
     },
     /// The token is long-lived, so it has no refresh token.
-    #[error("the token is long-lived and cannot be rotated: exchange it with `migrate` first")]
+    #[error(
+        "the token is long-lived and cannot be rotated: exchange it with `TokenRotator::migrate` \
+         first"
+    )]
     NotRotating,
     /// An operator has put the installation on hold.
     #[error("the installation is on hold: no token is handed out until the hold is lifted")]

@@ -608,7 +608,11 @@ fn over(chain: &Chain, install: InstallId, generation: u64, error: &str) -> Opti
     let long_ago = chain.issued_at.checked_sub(LONG_AGO);
     is_meant.then(|| Chain {
         expires_at: Some(long_ago.unwrap_or(chain.issued_at)),
-        last_error: Some(error.into()),
+        // The code of a dead chain says why Slack refused its refresh tokens.
+        last_error: match &chain.last_error {
+            Some(refusal) if chain.is_dead => Some(Arc::clone(refusal)),
+            _ => Some(error.into()),
+        },
         ..chain.clone()
     })
 }

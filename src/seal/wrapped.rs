@@ -5,6 +5,7 @@
 //! not authenticated. A provider only compares it with its own.
 
 use super::envelope;
+use crate::wording::printable;
 
 /// Returns a wrapped data key with the name of the key that wrapped it.
 #[cfg(any(feature = "aws-kms", feature = "vault", test))]
@@ -46,7 +47,7 @@ pub(crate) fn wrapper(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Returns a name from the database in a form that a log can show.
 pub(crate) fn shown(name: &str) -> String {
     let shown: String = name.chars().take(SHOWN).collect();
-    format!("`{}`", shown.escape_debug())
+    format!("`{}`", printable(&shown))
 }
 
 const MAGIC: &[u8] = b"SLW1";

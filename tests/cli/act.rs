@@ -1,6 +1,9 @@
 //! The commands that change tenants.
 
+use std::time::Duration;
+
 use slack_installs::store::{LifecycleStore as _, Mark};
+use slack_installs::testing::Fault;
 
 use super::House;
 use crate::support::app::{ADA, ALPHA, BRAVO, key};
@@ -239,4 +242,96 @@ async fn a_webhook_is_removed_and_the_tokens_stay() {
     let stored = house.app.stored(ALPHA, None).await;
     assert!(stored.incoming_webhooks.is_empty() && stored.bot.is_some());
     house.run(&remove).await.ends(3);
+}
+
+#[tokio::test]
+async fn an_empty_reason_is_a_wrong_argument() {
+    let house = house().await;
+    let before = house.rows().await;
+    for action in ["freeze", "thaw", "revoke", "purge"] {
+        let ran = house.run(&[action, BRAVO, "--reason", "", "--yes"]).await;
+        ran.ends(2);
+        assert!(ran.err.contains("--reason"), "{ran:?}");
+    }
+    assert_eq!(house.rows().await, before);
+}
+
+#[tokio::test]
+async fn a_refusal_names_what_the_operator_can_do() {
+    let house = house().await;
+    let ran = house.run(&["refresh", ALPHA, "--yes"]).await;
+    ran.ends(4);
+    for part in ["is not replaced before 20", "if it leaked, add --leaked"] {
+        assert!(ran.err.contains(part), "{ran:?}");
+    }
+    let ran = house.run(&["refresh", BRAVO, "--yes"]).await;
+    ran.ends(4);
+    assert!(
+        ran.err
+            .contains("`slack-installs thaw T0BRAVO0002 --reason …` ends the hold"),
+        "{ran:?}"
+    );
+    let remove = ["webhook", "remove", ALPHA, "--channel", "C0OTHER", "--yes"];
+    let ran = house.run(&remove).await;
+    ran.ends(3);
+    assert!(
+        ran.err.contains("it has those of C0GENERAL01 (#general)"),
+        "{ran:?}"
+    );
+    house.age(ALPHA).await;
+    let limited = Fault::rate_limited(Duration::from_secs(30)).times(10);
+    house.app.fake.inject("oauth.v2.access", limited);
+    let ran = house.run(&["refresh", ALPHA, "--yes"]).await;
+    ran.ends(7);
+    assert!(ran.err.contains("it is not tried before 20"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn reconcile_names_the_code_of_an_unclear_response() {
+    let house = House::new().await;
+    house.install(ADA).await;
+    let fault = Fault::error("fatal_error").times(100);
+    house.app.fake.inject("auth.test", fault);
+    let sweep = ["reconcile", "--pause", "0", "--dry-run"];
+    let ran = house.run(&sweep).await;
+    assert!(
+        ran.ends(0).contains("T0ALPHA0001: Unclear(fatal_error)\n"),
+        "{ran:?}"
+    );
+    let json = house.run_json(&sweep).await.json();
+    assert_eq!(json["findings"][0]["verdict"], "Unclear(fatal_error)");
+    // Slack does not respond at all.
+    let mut house = house;
+    house.set("SLACK_URL", Some("http://127.0.0.1:9"));
+    let ran = house.run(&sweep).await;
+    assert!(
+        ran.ends(0)
+            .contains("Slack gave no usable response for any tenant"),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_value_names_the_option_for_a_file_unless_it_is_given() {
+    let mut house = House::new().await;
+    house.set("SLACK_CLIENT_ID", None);
+    let ran = house.run(&["list"]).await;
+    ran.ends(2);
+    assert!(ran.err.contains("SLACK_CLIENT_ID is not set"), "{ran:?}");
+    assert!(ran.err.contains("or pass --config FILE"), "{ran:?}");
+    std::fs::write(house.path("empty.conf"), "").expect("the directory is ours");
+    let ran = house.run(&["list", "--config", "empty.conf"]).await;
+    ran.ends(2);
+    assert!(!ran.err.contains("--config"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_tail_without_records_says_so_on_the_standard_error() {
+    let (house, _) = super::audits::house().await;
+    let tail = ["audit", "tail", "--of", "T0NOBODY"];
+    let ran = house.run(&tail).await;
+    assert_eq!(ran.ends(0), "");
+    assert_eq!(ran.err, "no record meets the conditions\n");
+    let json = house.run_json(&tail).await;
+    assert_eq!((json.ends(0), json.err.as_str()), ("", ""));
 }

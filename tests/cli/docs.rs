@@ -126,6 +126,33 @@ fn the_runbook_has_every_text_of_a_refused_change_of_keys() {
 }
 
 #[test]
+fn the_runbook_has_what_a_failed_command_says_that_it_has_done() {
+    let page = page("runbook.md");
+    let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in [
+        "nothing was changed",
+        "its data is kept",
+        "its data is deleted",
+        "the tenant is on hold now",
+        "the tenant stays on hold, as before",
+        "it is not known what was changed",
+        "Slack has removed the app or revoked its tokens",
+        "tenants that were deleted or corrected before stay so",
+        "the old token is no longer handed out, and there is no new one yet",
+        "the dead mark is cleared, so the app tries the refresh tokens again",
+        "the pair was replaced, but the old tokens could not be revoked",
+        "and the copy is not finished",
+        "lacks table slack_rows, which its schema has",
+        "it responds, but lacks",
+        "itself: check the id; the app is installed in",
+        "the app is not installed in the organisation as a whole, but in workspaces of it",
+        "has a wrong value",
+    ] {
+        assert!(text.contains(said), "{said}");
+    }
+}
+
+#[test]
 fn the_runbook_has_every_text_that_an_operator_meets_first() {
     let page = page("runbook.md");
     for text in [

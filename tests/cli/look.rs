@@ -258,6 +258,18 @@ async fn stats_counts_and_verify_opens_every_row() {
     ran.ends(0);
     let opened = ran.json()["opened"].as_u64().expect("a number");
     assert_eq!(usize::try_from(opened), Ok(house.rows().await.len()));
+    // Each count says of what it is. An OAuth state and the data keys belong to no tenant.
+    let rows = stats["rows"].as_u64().expect("a number");
+    assert_eq!(ran.json()["of_tenants"], rows);
+    assert!(opened > rows, "{ran:?}");
+    let others = opened - rows;
+    let ran = house.run(&["verify"]).await;
+    let text = format!("{opened} rows open: {rows} of tenants, and {others} of the app (data keys");
+    assert!(ran.ends(0).starts_with(&text), "{ran:?}");
+    let text = format!("rows of tenants          {rows}\n");
+    assert!(house.run(&["stats"]).await.out.contains(&text));
+    let text = format!("rows: all {rows} rows of tenants open\n");
+    assert!(house.run(&["doctor"]).await.out.contains(&text));
     house.damage(ALPHA, "bot").await;
     let ran = house.run(&["verify"]).await;
     assert!(ran.ends(8).contains("T0ALPHA0001 bot"), "{ran:?}");

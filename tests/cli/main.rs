@@ -10,6 +10,8 @@ mod canary;
 mod copies;
 mod docs;
 mod doctor;
+mod elsewhere;
+mod halfway;
 mod hostile;
 mod keys;
 mod large;
@@ -22,6 +24,7 @@ mod pictures;
 mod postgres;
 mod prompts;
 mod refusals;
+mod schemas;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 #[allow(dead_code, unreachable_pub)]
 #[path = "../support/server.rs"]
@@ -32,6 +35,7 @@ mod setup;
 mod signals;
 mod trial;
 mod values;
+mod wording;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

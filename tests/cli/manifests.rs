@@ -108,3 +108,116 @@ async fn a_starter_passes_the_check_in_both_forms() {
     let ran = house.run(&["check-manifest", "--unlisted", "new"]).await;
     ran.ends(0);
 }
+
+#[tokio::test]
+async fn a_message_has_the_quotes_of_the_parser_as_they_are_and_no_control_character() {
+    let house = house().await;
+    for (name, text) in [
+        ("flow", "a: [\n"),
+        ("anchor", "a: it's: \"x\n"),
+        ("tab", "a:\n\t- b\n"),
+        ("brace", "{'a': 1}"),
+        ("alias", "a: *b\n"),
+        (
+            "quotes",
+            "display_information:\n  name: \"it's \\\\ \u{e9} \\u001b[31m\"\n",
+        ),
+    ] {
+        std::fs::write(house.path(name), text).expect("the directory is ours");
+        let ran = house.run(&["check-manifest", name]).await;
+        let out = ran.ends(1);
+        for escape in ["\\'", "\\\"", "\\\\\\\\"] {
+            assert!(!out.contains(escape), "{escape} {ran:?}");
+        }
+        assert!(!out.replace('\n', "").contains(char::is_control), "{ran:?}");
+    }
+    let redirect = "oauth_config:\n  redirect_urls: [\"it's \\u202e \\\\ é\"]\n";
+    std::fs::write(house.path("url"), redirect).expect("the directory is ours");
+    let ran = house.run(&["check-manifest", "url"]).await;
+    assert!(
+        ran.ends(1).contains("`it's \\u{202e} \\ é` is not a URL"),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_starter_without_any_value_passes_the_check_and_names_its_placeholders() {
+    let mut house = house().await;
+    for (command, scope) in [(None, "chat:write"), (Some("/standup"), "commands")] {
+        let mut make = vec!["manifest", "--name", "Standup"];
+        make.extend(command.iter().flat_map(|it| ["--slash-command", it]));
+        for ran in [house.run(&make).await, house.run_json(&make).await] {
+            assert!(ran.ends(0).contains(scope), "{ran:?}");
+            for name in ["SLACK_INSTALLS_SCOPES", "SLACK_REDIRECT_URI"] {
+                assert!(
+                    ran.err.contains(&format!("note: {name} is not set")),
+                    "{ran:?}"
+                );
+            }
+            std::fs::write(house.path("new"), &ran.out).expect("the directory is ours");
+            let checked = house.run(&["check-manifest", "new"]).await;
+            assert_eq!(checked.ends(0), "0 errors, 0 warnings\n");
+        }
+    }
+    house.set("SLACK_INSTALLS_USER_SCOPES", Some("users:read"));
+    let ran = house.run(&["manifest", "--name", "Standup"]).await;
+    assert!(!ran.ends(0).contains("chat:write"), "{ran:?}");
+    assert!(!ran.err.contains("SCOPES"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_starter_that_its_own_check_would_refuse_is_not_written_and_names_the_value() {
+    let mut house = house().await;
+    let long = "x".repeat(36);
+    for (arguments, text) in [
+        (
+            &["--name", ""][..],
+            "--name has a wrong value: the text has 0 characters",
+        ),
+        (
+            &["--name", &long],
+            "--name has a wrong value: the text has 36 characters",
+        ),
+        (
+            &["--name", "A", "--slash-command", ""],
+            "--slash-command has a wrong value: `` is not a slash command",
+        ),
+        (
+            &["--name", "A", "--slash-command", "standup"],
+            "--slash-command has a wrong value: `standup` is not a slash command",
+        ),
+        (
+            &["--name", "A", "--slash-command", "/stand up"],
+            "`/stand up` is not a slash command",
+        ),
+    ] {
+        let ran = house.run(&[&["manifest"], arguments].concat()).await;
+        assert_eq!(ran.ends(2), "");
+        assert!(ran.err.contains(text), "{ran:?}");
+    }
+    for (name, value) in [
+        ("SLACK_INSTALLS_SCOPES", "openid,chat:write"),
+        ("SLACK_INSTALLS_USER_SCOPES", "openid,chat:write"),
+        ("SLACK_REDIRECT_URI", "http://127.0.0.1/callback"),
+    ] {
+        house.set(name, Some(value));
+        let ran = house.run(&["manifest", "--name", "A"]).await;
+        assert_eq!(ran.ends(2), "", "{name}");
+        let text = format!("{name} has a wrong value: ");
+        assert!(ran.err.contains(&text), "{ran:?}");
+        house.set(name, None);
+    }
+}
+
+#[tokio::test]
+async fn one_error_is_counted_in_the_singular() {
+    let house = house().await;
+    let text = std::fs::read_to_string(house.path("good.yaml")).expect("a file");
+    let text = text.replace(
+        "https://app.example.com/slack/events",
+        "http://app.example.com/e",
+    );
+    std::fs::write(house.path("bad.yaml"), text).expect("the directory is ours");
+    let ran = house.run(&["check-manifest", "bad.yaml"]).await;
+    assert!(ran.ends(1).ends_with("\n1 error, 0 warnings\n"), "{ran:?}");
+}

@@ -1,10 +1,12 @@
 //! What a terminal shows, and that the page for operators shows the same.
 
-use slack_installs::Hold;
 use slack_installs::store::{Lease, LifecycleStore as _};
+use slack_installs::testing::Who;
+use slack_installs::{Hold, Home, InstallationStore as _, Team};
 
 use super::{House, ago};
-use crate::support::app::{ADA, ALPHA, BRAVO, key};
+use crate::support::app::{ADA, ALPHA, BRAVO, OLGA, ORG, key};
+use crate::support::installs::{With as _, in_workspace, team};
 
 /// A house with a sound tenant, and one that lacks scopes.
 async fn house() -> House {
@@ -90,6 +92,88 @@ async fn reports_fit_into_a_terminal_and_commands_are_not_broken() {
             );
         }
     }
+}
+
+/// Returns whether a line ends with a word after which nothing can be broken, such as a URL, or with
+/// a command: such a line may be too long.
+fn is_one_word(line: &str) -> bool {
+    let last = line.rsplit("  ").next().unwrap_or_default();
+    !last.contains(' ') || last.starts_with('`') && last.matches('`').count() == 2
+}
+
+#[tokio::test]
+async fn every_report_fits_into_a_terminal_and_an_id_is_never_broken() {
+    let (mut house, _) = super::audits::house().await;
+    house.install("U0BRAVO0001").await;
+    house.install(Who::user(OLGA).at(ORG)).await;
+    let mut long = in_workspace("T0LONGNAME1").with_bot("xoxb-1");
+    let name = Some("Wonderful Widgets and Wheels Ltd, 日本語の名前".to_owned());
+    let team = Team {
+        id: team("T0LONGNAME1"),
+        name,
+    };
+    long.home = Home::new(None, Some(team), false).expect("a tenant");
+    house.app.store.store(&long).await.expect("stored");
+    trouble(&house).await;
+    let scopes =
+        "app_mentions:read,channels:history,channels:read,files:read,files:write,users:read";
+    house.set("SLACK_INSTALLS_SCOPES", Some(scopes));
+    let bad = "oauth_config:\n  redirect_urls: []\n";
+    std::fs::write(house.path("bad.yaml"), bad).expect("the directory is ours");
+    let key = house.run_json(&["keys", "list"]).await.json();
+    let key = key["keys"][0]["id"].as_str().expect("an id").to_owned();
+    let show = house.run_json(&["show", ALPHA]).await.json();
+    let version = show["rows"][0]["version"].as_str().expect("hex").to_owned();
+    for columns in [60, 80, 120, 200] {
+        for (arguments, code, ids) in [
+            (&["list"][..], 0, &[ALPHA, BRAVO, ORG, "T0LONGNAME1"][..]),
+            (&["list", "--damaged"], 0, &[BRAVO]),
+            (&["show", ALPHA], 0, &[&key, &version]),
+            (&["show", BRAVO], 0, &[&key]),
+            (&["stats"], 0, &[&key]),
+            (&["verify"], 8, &[BRAVO]),
+            (&["doctor"], 1, &[BRAVO]),
+            (&["explain", ALPHA], 0, &[ALPHA, &key]),
+            (&["explain", "T0NOBODY"], 3, &["T0NOBODY", ORG]),
+            (&["keys", "list"], 0, &[&key]),
+            (&["keys", "rewrap", "--dry-run"], 0, &[]),
+            (&["audit", "tail"], 0, &[ALPHA]),
+            (&["audit", "verify"], 8, &[]),
+            (
+                &["purge", ALPHA, "--reason", "a reason", "--dry-run"],
+                0,
+                &[ALPHA],
+            ),
+            (&["revoke", BRAVO, "--reason", "r", "--yes"], 8, &[BRAVO]),
+            (&["check-manifest", "bad.yaml"], 1, &[]),
+            (&["migrate", "--dry-run"], 0, &[]),
+        ] {
+            let ran = house.on_terminal(columns, &[], arguments).await;
+            let shown = lines(ran.ends(code));
+            for line in &shown {
+                let width = console::measure_text_width(line);
+                assert!(
+                    width <= columns || is_one_word(line),
+                    "{columns} {arguments:?} {line:?}"
+                );
+                assert_eq!(line.matches('`').count() % 2, 0, "{line}");
+                assert_eq!(line.trim_end(), line, "{arguments:?}");
+            }
+            for id in ids {
+                assert!(
+                    shown.iter().any(|line| line.contains(id)),
+                    "{columns} {id} {ran:?}"
+                );
+            }
+        }
+    }
+    // Without a terminal, a line is as long as it is.
+    let ran = house.run(&["list"]).await;
+    let table = ran.ends(0);
+    assert!(table.lines().any(|line| line.len() > 80), "{table}");
+    assert_eq!(table.lines().count(), 5, "{table}");
+    let ran = house.run(&["show", ALPHA]).await;
+    assert_eq!(ran.ends(0).lines().count(), 2, "{ran:?}");
 }
 
 #[tokio::test]

@@ -29,7 +29,9 @@ fn the_starter_passes_the_check_in_both_forms() {
         scopes: Some("commands".into()),
         ..Expected::default()
     };
-    for expected in [one_scope, user_only, everything, unknown] {
+    // Nothing is known, so all is placeholders.
+    let nothing = Expected::default();
+    for expected in [one_scope, user_only, everything, unknown, nothing] {
         for name in ["Standup", "A \"name\": # with\nsigns", "1", "true", "ünï"] {
             let starter = Starter::new(name, &expected);
             for text in [starter.to_yaml(), starter.to_json()] {
@@ -37,6 +39,16 @@ fn the_starter_passes_the_check_in_both_forms() {
                 assert!(found.is_empty(), "{text}{:#?}", texts(&found));
             }
         }
+    }
+}
+
+#[test]
+fn a_starter_with_a_command_and_no_scope_requests_the_scope_of_commands() {
+    let starter = Starter::new("Standup", &Expected::default()).with_command("/standup");
+    for text in [starter.to_yaml(), starter.to_json()] {
+        assert!(!text.contains("chat:write"), "{text}");
+        let found = check(&text, &Expected::default());
+        assert!(found.is_empty(), "{text}{:#?}", texts(&found));
     }
 }
 

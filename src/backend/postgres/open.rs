@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Row as _};
 use tokio::time::timeout;
 
 use super::{PostgresOptions, code, name, schema};
+use crate::backend::sql::Missing;
 use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
 /// Returns a new connection to a server that passed the checks.
@@ -63,6 +64,41 @@ pub(super) async fn migrated(
         }
         Err(error) => Err(failed(error, &name(connect))),
     }
+}
+
+/// Checks that the parts without which no row can be read or changed exist.
+pub(super) async fn check_parts(
+    connection: &mut PgConnection,
+    connect: &PgConnectOptions,
+    options: &PostgresOptions,
+) -> Result<(), ConnectError> {
+    let needed = missing(connection, connect, options).await?.needed();
+    if needed.is_empty() {
+        Ok(())
+    } else {
+        Err(needed.error(&format!("the database {}", name(connect))))
+    }
+}
+
+/// Returns which parts of the schema do not exist.
+pub(super) async fn missing(
+    connection: &mut PgConnection,
+    connect: &PgConnectOptions,
+    options: &PostgresOptions,
+) -> Result<Missing, ConnectError> {
+    let missing = schema::missing(connection, options).await;
+    missing.map_err(|error| failed(error, &name(connect)))
+}
+
+/// Creates the parts of the schema that do not exist.
+pub(super) async fn restore(
+    connection: &mut PgConnection,
+    connect: &PgConnectOptions,
+    options: &PostgresOptions,
+) -> Result<(), ConnectError> {
+    let restored = schema::restore(connection, options).await;
+    restored.map_err(|error| failed(error, &name(connect)))?;
+    check_parts(connection, connect, options).await
 }
 
 /// Checks that the row-level security policies apply to this connection's role.

@@ -23,6 +23,11 @@ impl ByUrl for PostgresBackend {
         let (url, options) = parse(url)?;
         Self::migrate(&url, &options).await
     }
+
+    async fn missing_by_url(url: &str) -> Result<Vec<String>, ConnectError> {
+        let (url, options) = parse(url)?;
+        Self::missing(&url, &options).await
+    }
 }
 
 /// Returns the URL without our own parameters, and the options that they set.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::RedisOptions;
 use super::client::{Failure, Node, Router, plaintext};
 use crate::backend::{ConnectError, ConnectErrorKind as Kind};
+use crate::wording::counted;
 
 /// Checks every master.
 pub(super) async fn check(
@@ -76,8 +77,9 @@ fn check_master(
         let found = said("connected_slaves")?.parse().unwrap_or(0);
         if found < needed {
             return refuse(format!(
-                "has {found} replicas connected, but commits wait for {needed}; start more \
-                 replicas, or lower await_replicas"
+                "has {} connected, but commits wait for {needed}; start more replicas, or lower \
+                 await_replicas",
+                counted(found, "replica")
             ));
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::schema;
 use super::{BUSY, CANNOT_OPEN, NOT_A_DATABASE, READ_ONLY, primary_code};
-use crate::backend::sql::{Limits, Pool};
+use crate::backend::sql::{Limits, Missing, Pool};
 use crate::backend::{ConnectError, ConnectErrorKind as Kind};
 
 /// Creates the file, readable by its owner only, unless it exists. Returns its full path.
@@ -52,8 +52,11 @@ pub(super) fn create(path: &Path) -> Result<PathBuf, ConnectError> {
 }
 
 /// Opens the connection that writes. Checks that the file is this crate's, migrates it, and makes
-/// it private.
-pub(super) async fn writer(path: &Path) -> Result<Arc<Pool<SqliteConnectOptions>>, ConnectError> {
+/// it private. If `restores`, also creates parts of the schema that were dropped.
+pub(super) async fn writer(
+    path: &Path,
+    restores: bool,
+) -> Result<Arc<Pool<SqliteConnectOptions>>, ConnectError> {
     let failed = |error| failed(path, error);
     let options = options(path)
         .synchronous(SqliteSynchronous::Full)
@@ -64,6 +67,10 @@ pub(super) async fn writer(path: &Path) -> Result<Arc<Pool<SqliteConnectOptions>
         Some(newer) => return Err(newer_schema(path, newer)),
         None => return Err(refused(Kind::Foreign, path, FOREIGN)),
     }
+    if restores {
+        schema::restore(&mut connection).await.map_err(failed)?;
+    }
+    check_parts(path, &mut connection).await?;
     tighten(path).map_err(|error| unusable(path, error))?;
     if !keeps_log(&mut connection).await.map_err(failed)? {
         let text = "is on a disk where SQLite cannot keep a write-ahead log; use a local disk";
@@ -102,8 +109,36 @@ pub(super) async fn checked_readers(
     let failed = |error| failed(path, error);
     let options = options(path).read_only(true);
     let mut connection = options.connect().await.map_err(failed)?;
-    match schema::version(&mut connection).await.map_err(failed)? {
-        Some(schema::NEWEST) => Ok(pool(options, READERS, connection)),
+    check_version(path, &mut connection).await?;
+    check_parts(path, &mut connection).await?;
+    Ok(pool(options, READERS, connection))
+}
+
+/// Returns which parts of the schema the file lacks.
+pub(super) async fn missing(path: &Path) -> Result<Missing, ConnectError> {
+    let failed = |error| failed(path, error);
+    let connection = options(path).read_only(true).connect().await;
+    let mut connection = connection.map_err(failed)?;
+    check_version(path, &mut connection).await?;
+    schema::missing(&mut connection).await.map_err(failed)
+}
+
+/// Checks that the parts without which no row can be read or changed exist.
+async fn check_parts(path: &Path, connection: &mut SqliteConnection) -> Result<(), ConnectError> {
+    let missing = schema::missing(connection).await;
+    let needed = missing.map_err(|error| failed(path, error))?.needed();
+    if needed.is_empty() {
+        Ok(())
+    } else {
+        Err(needed.error(&path.display().to_string()))
+    }
+}
+
+/// Checks that the file is this crate's, and has the newest schema.
+async fn check_version(path: &Path, connection: &mut SqliteConnection) -> Result<(), ConnectError> {
+    let version = schema::version(connection).await;
+    match version.map_err(|error| failed(path, error))? {
+        Some(schema::NEWEST) => Ok(()),
         Some(older) if older < schema::NEWEST => {
             let text = "has no tables of slack-installs, or old ones; run `slack-installs migrate`";
             Err(refused(Kind::NotMigrated, path, text))

@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor, Row};
 
 use super::BEGIN;
+use crate::backend::sql::Missing;
 
 /// Migrates the file to the newest schema, unless its schema is newer, and returns its version;
 /// `None` if the file is another program's. Many processes may do this at once: each takes the
@@ -34,6 +35,38 @@ pub(super) async fn version(connection: &mut SqliteConnection) -> Result<Option<
     let is_new = (application, version, tables) == (0, 0, 0);
     Ok((is_new || application == APPLICATION).then_some(version))
 }
+
+/// Returns which parts of the newest schema do not exist.
+pub(super) async fn missing(connection: &mut SqliteConnection) -> Result<Missing, sqlx::Error> {
+    let found = sqlx::query_scalar::<_, String>(OBJECTS_FOUND);
+    let found = found.fetch_all(&mut *connection).await?;
+    let columns = sqlx::query_scalar::<_, String>(COLUMNS_FOUND);
+    let columns = columns.fetch_all(connection).await?;
+    let exists = |object: &str| found.iter().any(|it| it.eq_ignore_ascii_case(object));
+    Ok(Missing::of(&OBJECTS, exists, &columns))
+}
+
+/// Creates the parts of the newest schema that do not exist.
+pub(super) async fn restore(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let missing = missing(&mut transaction).await?;
+    for migration in MIGRATIONS {
+        for statement in missing.statements(migration) {
+            transaction.execute(sqlx::raw_sql(statement)).await?;
+        }
+    }
+    transaction.commit().await
+}
+
+const OBJECTS: [&str; 3] = [
+    "TABLE slack_rows",
+    "INDEX slack_rows_due",
+    "VIEW slack_installations",
+];
+
+const OBJECTS_FOUND: &str = "SELECT type || ' ' || name FROM sqlite_schema";
+
+const COLUMNS_FOUND: &str = "SELECT name FROM pragma_table_info('slack_rows')";
 
 /// `SLIN` in ASCII. It marks the file as this crate's, also for `file(1)`.
 const APPLICATION: i64 = 0x534c_494e;
@@ -93,3 +126,14 @@ WHERE install.slot = 'install' AND install.facts ->> 'kind' = 'install';
 PRAGMA application_id = 1397508430;
 PRAGMA user_version = 1;
 "];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::sql::check;
+
+    #[test]
+    fn each_part_of_the_schema_has_a_statement_of_its_own() {
+        check(&OBJECTS, MIGRATIONS[0]);
+    }
+}

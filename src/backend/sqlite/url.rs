@@ -16,6 +16,14 @@ impl ByUrl for SqliteBackend {
     async fn by_url_to_read(url: &str) -> Result<Self, ConnectError> {
         Self::open_to_read(path(url)).await
     }
+
+    async fn migrate_by_url(url: &str) -> Result<(), ConnectError> {
+        Self::migrate(path(url)).await
+    }
+
+    async fn missing_by_url(url: &str) -> Result<Vec<String>, ConnectError> {
+        Self::missing(path(url)).await
+    }
 }
 
 fn path(url: &str) -> &str {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use slack_installs::{EnterpriseId, InstallationKey, KeyId, UserId};
 
@@ -55,9 +56,9 @@ pub(crate) enum Command {
     },
     /// Lists tenants
     List(List),
-    /// Counts tenants, tokens and rows
+    /// Counts tenants, their tokens and their rows
     Stats,
-    /// Opens every row, and names those that do not open
+    /// Opens every row of the app, and names those that do not open
     Verify,
     /// Replaces the tokens of the bot or of a user by a new pair
     Refresh(Refresh),
@@ -173,7 +174,7 @@ pub(crate) struct Reasoned {
     /// The id of a workspace (T…) or an organisation (E…)
     pub(crate) tenant: InstallationKey,
     /// The reason, which is stored as plain text. At most 500 characters
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) reason: String,
     #[command(flatten)]
     pub(crate) act: Act,

@@ -9,6 +9,7 @@ pub(crate) mod look;
 pub(crate) mod manifest;
 pub(crate) mod person;
 pub(crate) mod setup;
+pub(crate) mod tenant;
 
 use std::sync::OnceLock;
 
@@ -54,17 +55,50 @@ pub(crate) async fn run(
         act::refresh(&session, refresh).await
     } else {
         tokio::select! {
-            outcome = carry_out(&session) => outcome,
+            // The handlers of the signals are set before the command begins.
+            biased;
             () = interrupted() => Err(Failure::new(
                 Code::Interrupted,
-                "interrupted; run the same command again to continue",
+                format!(
+                    "interrupted; run the same command again to continue{}",
+                    after_interrupt(&args.command)
+                ),
             )),
+            outcome = carry_out(&session) => outcome,
         }
     };
+    let outcome = outcome.map_err(|failure| with_hint(args, failure));
     if let Some(log) = session.log.get() {
         log.close().await;
     }
     outcome
+}
+
+/// Names the option that sets the values, if one is missing and the option was not given.
+fn with_hint(args: &Args, failure: Failure) -> Failure {
+    let is_missing = failure.code == Code::Usage && failure.text.contains(" is not set");
+    if is_missing && args.config.is_none() {
+        failure.and("or pass --config FILE, a file with the values")
+    } else {
+        failure
+    }
+}
+
+/// Says what a command of several steps may have done before it was interrupted.
+fn after_interrupt(command: &Command) -> String {
+    match command {
+        Command::Revoke(args) if !args.reasoned.act.dry_run => {
+            let tenant = &args.reasoned.tenant;
+            format!(
+                "; the tenant may be on hold already: `slack-installs explain {tenant}` shows it, \
+                 and `slack-installs thaw {tenant} --reason …` ends a hold"
+            )
+        }
+        Command::Reconcile(args) if !args.act.dry_run => {
+            "; tenants that were deleted before stay deleted".to_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 async fn carry_out(session: &Session<'_>) -> Result<Code, Failure> {

@@ -4,7 +4,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use crate::args::Act;
 use crate::failure::{Code, Failure};
-use crate::output::escaped;
+use crate::output::{escaped, for_errors};
 
 /// Whether to make the change, or only to say what it would be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,7 +31,8 @@ pub(crate) async fn confirmed(act: &Act, what: &str, word: &str) -> Result<Decis
             ),
         ));
     }
-    let question = format!("{}.\nType {word} to continue: ", escaped(what));
+    let what = for_errors(&escaped(what), 0);
+    let question = format!("{what}.\nType {word} to continue: ");
     let typed = tokio::task::spawn_blocking(move || ask(&question)).await;
     let typed = typed.ok().and_then(Result::ok).unwrap_or_default();
     if typed.trim() == word {

@@ -4,11 +4,14 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use slack_installs::backend::{ConnectError, ConnectErrorKind};
+use slack_installs::inspect::Timestamp;
 use slack_installs::keys::KeySetupError;
 use slack_installs::operate::OperateError;
 use slack_installs::{
     AppError, KeyChangeError, KeyringError, LifecycleError, rotation, slack, store,
 };
+
+use crate::output::shortened;
 
 /// An exit code. The numbers never change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,6 +74,12 @@ impl Failure {
             code,
             text: text.into(),
         }
+    }
+
+    /// Adds a sentence. It keeps the beginning if the error is longer than a report shows.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.text = format!("{}; {more}", shortened(&self.text, LONGEST));
+        self
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Self {
@@ -172,7 +181,19 @@ impl From<rotation::Error> for Failure {
             rotation::Error::Interrupted => Code::Interrupted,
             _ => Code::Slack,
         };
-        Self::of(code, &error)
+        let failure = Self::of(code, &error);
+        match &error {
+            rotation::Error::TryAgain { at, code } if code.as_str() == JUST_NOW => {
+                failure.and(&format!(
+                    "the pair is new, and is not replaced before {}; if it leaked, add --leaked",
+                    Timestamp(*at)
+                ))
+            }
+            rotation::Error::TryAgain { at, .. } => {
+                failure.and(&format!("it is not tried before {}", Timestamp(*at)))
+            }
+            _ => failure,
+        }
     }
 }
 
@@ -212,6 +233,9 @@ fn of_store(error: &store::Error) -> Code {
         _ => Code::Database,
     }
 }
+
+/// What a sentence leaves of an error, so that both are shown.
+const LONGEST: usize = 500;
 
 /// A pair that was issued some minutes ago is not replaced, because Slack keeps two tokens alive.
 const JUST_NOW: &str = "refreshed_just_now";

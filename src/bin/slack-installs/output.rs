@@ -1,12 +1,11 @@
 //! Writes reports. Texts that tenants chose, such as names, never reach the terminal as they are.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use console::Term;
+use console::{Term, measure_text_width};
 use serde::Serialize;
 use serde_json::json;
-use slack_installs::inspect::Grade;
+use slack_installs::inspect::{Grade, printable, printable_json};
 
 use crate::args::Format;
 use crate::failure::Failure;
@@ -58,7 +57,9 @@ impl Output {
                 }
             }))
         } else {
-            format!("error: {}\n", escaped(&failure.text))
+            let head = "error: ";
+            let text = for_errors(&escaped(&failure.text), head.len());
+            format!("{head}{text}\n")
         };
         // An error of the standard error cannot be shown anywhere.
         drop(io::stderr().write_all(text.as_bytes()));
@@ -104,12 +105,49 @@ impl Output {
     /// Escapes a text that begins at [`INDENT`]. On a terminal, breaks it into lines that begin
     /// there too.
     pub(crate) fn hung(&self, text: &str) -> String {
-        let text = escaped(text);
-        let Some(columns) = self.columns else {
-            return text;
-        };
-        let width = columns.saturating_sub(INDENT).max(NARROWEST);
-        broken(&text, width).join(&format!("\n{:INDENT$}", ""))
+        self.laid(text, INDENT, INDENT)
+    }
+
+    /// Returns a text as lines. On a terminal, breaks it into lines of which all but the first are
+    /// indented.
+    pub(crate) fn line(&self, text: &str) -> String {
+        self.laid(text, 0, 2) + "\n"
+    }
+
+    /// Escapes a text that begins at the column `first`. On a terminal, breaks it into lines, which
+    /// begin at the column `rest`.
+    pub(crate) fn laid(&self, text: &str, first: usize, rest: usize) -> String {
+        laid(&escaped(text), self.columns, first, rest)
+    }
+
+    /// Returns parts of a line, which are not broken. On a terminal, a part that has no room begins
+    /// another line.
+    pub(crate) fn parts(&self, parts: &[String]) -> String {
+        let columns = self.columns.unwrap_or(usize::MAX);
+        let mut text = String::new();
+        let mut used = 0;
+        for part in parts {
+            let width = measure_text_width(part);
+            if used > 0 && used + 2 + width > columns {
+                text.truncate(text.trim_end().len());
+                text.push('\n');
+                used = 0;
+            }
+            if !text.is_empty() {
+                text.push_str("  ");
+                used += 2;
+            }
+            text.push_str(part);
+            used += width;
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        text
+    }
+
+    /// Returns the width of the terminal, if there is one.
+    pub(crate) fn columns(&self) -> Option<usize> {
+        self.columns
     }
 }
 
@@ -131,37 +169,12 @@ fn json_line<T: Serialize>(report: &T) -> String {
 
 /// Returns JSON as one line that a terminal can show.
 pub(crate) fn safe_json(text: &str) -> String {
-    let mut line = String::with_capacity(text.len() + 1);
-    // JSON has such characters only within texts, where an escape means the same.
-    for char in text.chars() {
-        if is_dangerous(char) {
-            let mut units = [0; 2];
-            for unit in char.encode_utf16(&mut units) {
-                write!(line, "\\u{unit:04x}").expect("a String takes any text");
-            }
-        } else {
-            line.push(char);
-        }
-    }
-    line.push('\n');
-    line
+    printable_json(text) + "\n"
 }
 
 /// Returns a text with its control characters escaped, cut to [`LONGEST`] characters.
 pub(crate) fn escaped(text: &str) -> String {
-    let mut safe = String::new();
-    for (number, char) in text.chars().enumerate() {
-        if number == LONGEST {
-            safe.push('…');
-            break;
-        }
-        if is_dangerous(char) {
-            safe.extend(char.escape_unicode());
-        } else {
-            safe.push(char);
-        }
-    }
-    safe
+    shortened(text, LONGEST)
 }
 
 /// Returns the same, cut to this many characters.
@@ -170,7 +183,7 @@ pub(crate) fn shortened(text: &str, limit: usize) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    escaped(&short)
+    printable(&short)
 }
 
 /// Returns a text of several lines with each line escaped.
@@ -182,9 +195,23 @@ pub(crate) fn escaped_lines(text: &str) -> String {
     })
 }
 
-/// Breaks a text into lines between its words. A command in backticks is one word, so that it can be
-/// copied.
-fn broken(text: &str, width: usize) -> Vec<String> {
+/// Breaks a text for the standard error, if it is a terminal. It begins at the column `first`.
+pub(crate) fn for_errors(text: &str, first: usize) -> String {
+    let columns = Term::stderr().size_checked();
+    laid(text, columns.map(|(_, columns)| columns.into()), first, 2)
+}
+
+fn laid(text: &str, columns: Option<usize>, first: usize, rest: usize) -> String {
+    let Some(columns) = columns else {
+        return text.to_owned();
+    };
+    let width = |indent: usize| columns.saturating_sub(indent).max(NARROWEST);
+    broken(text, width(first), width(rest)).join(&format!("\n{:rest$}", ""))
+}
+
+/// Breaks a text into lines between its words. A command in backticks is one word, so that it can
+/// be copied. A list that is too long for a line is also broken after its commas.
+fn broken(text: &str, first: usize, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut is_quoted = false;
     let words = text.split(|char| {
@@ -192,33 +219,30 @@ fn broken(text: &str, width: usize) -> Vec<String> {
         char == ' ' && !is_quoted
     });
     for word in words {
-        let line = lines.last_mut().expect("one line at least");
-        let needed = line.chars().count() + 1 + word.chars().count();
-        if line.is_empty() {
-            line.push_str(word);
-        } else if needed <= width {
-            line.push(' ');
-            line.push_str(word);
+        let is_list = !word.contains('`') && measure_text_width(word) > width;
+        let parts: Vec<&str> = if is_list {
+            word.split_inclusive(',').collect()
         } else {
-            lines.push(word.to_owned());
+            vec![word]
+        };
+        for (nth, part) in parts.into_iter().enumerate() {
+            let room = if lines.len() == 1 { first } else { width };
+            let line = lines.last_mut().expect("one line at least");
+            let space = if nth == 0 && !line.is_empty() {
+                " "
+            } else {
+                ""
+            };
+            let needed = measure_text_width(line) + space.len() + measure_text_width(part);
+            if line.is_empty() || needed <= room {
+                line.push_str(space);
+                line.push_str(part);
+            } else {
+                lines.push(part.to_owned());
+            }
         }
     }
     lines
-}
-
-/// Returns whether a character can move the cursor, or change the order or the look of a text.
-fn is_dangerous(char: char) -> bool {
-    char.is_control()
-        || matches!(char,
-            '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 const GREEN: &str = "32";
@@ -246,9 +270,17 @@ mod tests {
             "`slack-installs purge T1 --reason …`",
             "now",
         ];
-        assert_eq!(broken(text, 24), lines);
-        assert_eq!(broken(text, 200), [text]);
-        assert_eq!(broken("", 24), [""]);
+        assert_eq!(broken(text, 24, 24), lines);
+        assert_eq!(broken(text, 200, 200), [text]);
+        assert_eq!(broken("", 24, 24), [""]);
+        // The first line has another width, and a list has no spaces.
+        assert_eq!(broken("one two three", 3, 9), ["one", "two three"]);
+        let list = "chat:write,commands,files:read";
+        assert_eq!(broken(list, 20, 20), ["chat:write,commands,", "files:read"]);
+        assert_eq!(
+            broken("名前名前 名前名前", 16, 16),
+            ["名前名前", "名前名前"]
+        );
     }
 
     #[test]
@@ -256,16 +288,13 @@ mod tests {
         let hostile = "a\u{1b}[2J\u{9b}31m\r\n\u{202e}\u{e0041}b";
         assert_eq!(
             escaped(hostile),
-            "a\\u{1b}[2J\\u{9b}31m\\u{d}\\u{a}\\u{202e}\\u{e0041}b"
+            "a\\u{1b}[2J\\u{9b}31m\\r\\n\\u{202e}\\u{e0041}b"
         );
         assert_eq!(escaped(&"x".repeat(65_536)).chars().count(), LONGEST + 1);
         assert_eq!(shortened("abc", 3), "abc");
         assert_eq!(shortened("abcd", 3), "abc…");
         let line = json_line(&hostile);
-        assert!(
-            line.trim_end().chars().all(|it| !is_dangerous(it)),
-            "{line}"
-        );
+        assert!(line.trim_end().chars().all(|it| !it.is_control()), "{line}");
         let back: String = serde_json::from_str(&line).expect("valid JSON");
         assert_eq!(back, hostile);
     }

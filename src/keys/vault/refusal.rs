@@ -5,6 +5,7 @@ use http::StatusCode;
 use super::key_url::KeyPlace;
 use super::wire::Answer;
 use crate::seal::KeyError;
+use crate::wording::printable;
 
 /// A call of the transit engine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,7 +108,7 @@ fn no_key(reason: String) -> KeyError {
 /// Returns the beginning of Vault's own text, in a form that a log can show.
 pub(super) fn shown(errors: &str) -> String {
     let shown: String = errors.chars().take(SHOWN).collect();
-    shown.escape_debug().to_string()
+    printable(&shown)
 }
 
 const SHOWN: usize = 200;

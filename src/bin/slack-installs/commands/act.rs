@@ -5,20 +5,22 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 use slack_installs::audit::AuditOptions;
-use slack_installs::inspect::{Explanation, explain};
-use slack_installs::operate::{Examined, ReconcileConfig, Reconciled, RevokeOutcome};
+use slack_installs::inspect::counted;
+use slack_installs::operate::{
+    Examined, OperateError, ReconcileConfig, Reconciled, RevokeOutcome, Verdict,
+};
 use slack_installs::store::{AuditContext, Credential};
 use slack_installs::{
     Delete, InstallationKey, InstallationStore as _, OperatorOptions, OperatorParts,
 };
 
 use super::audit::has_log;
-use super::look::{not_found, question};
+use super::tenant::{halted, named, stored, unrefreshed};
 use super::{Session, interrupted};
 use crate::args::{Act, Deleting, Reasoned, Reconcile, Refresh};
 use crate::confirm::{Decision, confirmed};
 use crate::failure::{Code, Failure};
-use crate::output::{escaped, shortened};
+use crate::output::{Output, shortened};
 
 /// What a command did.
 #[derive(Serialize)]
@@ -36,41 +38,9 @@ struct Done {
 fn report(session: &Session<'_>, done: &Done) {
     session.output.report(done, |done| {
         let dry = if done.is_dry_run { "dry run: " } else { "" };
-        format!("{dry}{}: {}\n", done.tenant, escaped(&done.text))
+        let text = format!("{dry}{}: {}", done.tenant, done.text);
+        session.output.line(&text)
     });
-}
-
-/// Returns what is stored for a tenant. If nothing is, the command has nothing to act on.
-async fn stored(session: &Session<'_>, tenant: &InstallationKey) -> Result<Explanation, Failure> {
-    let store = session.store().await?;
-    let explanation = explain(&store, &question(session, tenant, None, None)).await?;
-    if explanation.rows.is_empty() && explanation.findings.is_empty() {
-        return Err(not_found(tenant));
-    }
-    if explanation
-        .served_by
-        .as_ref()
-        .is_some_and(|by| by != tenant)
-    {
-        return Err(Failure::new(
-            Code::NotFound,
-            format!(
-                "{tenant} has no installation of its own; it is served by the one of {}",
-                explanation.served_by.as_ref().map_or("", |by| by.id())
-            ),
-        ));
-    }
-    Ok(explanation)
-}
-
-/// Returns the tenant with its name, for a question.
-fn named(it: &Explanation) -> String {
-    let install = it.installation.as_ref();
-    let name = install.and_then(|it| it.team_name.as_ref().or(it.enterprise_name.as_ref()));
-    match name {
-        Some(name) => format!("{} ({})", it.tenant, shortened(name, 40)),
-        None => it.tenant.to_string(),
-    }
 }
 
 pub(super) async fn parts(
@@ -140,10 +110,13 @@ pub(crate) async fn hold(
     let what = format!("{} will be {verb}", named(&before));
     if confirmed(&args.act, &what, tenant.id()).await? == Decision::Act {
         let operator = parts(session, false, true).await?.operator;
-        if is_on {
-            operator.freeze(tenant, &args.reason).await?;
+        let held = if is_on {
+            operator.freeze(tenant, &args.reason).await
         } else {
-            operator.unfreeze(tenant, &args.reason).await?;
+            operator.unfreeze(tenant, &args.reason).await
+        };
+        if let Err(error) = held {
+            return Err(halted(session, &before, error.into()).await);
         }
     }
     report(session, &done);
@@ -156,8 +129,9 @@ pub(crate) async fn revoke(session: &Session<'_>, args: &Deleting) -> Result<Cod
     let before = stored(session, tenant).await?;
     let rows = before.rows.len();
     let what = format!(
-        "The app will be uninstalled from {}, or its tokens revoked, and {rows} rows deleted",
-        named(&before)
+        "The app will be uninstalled from {}, or its tokens revoked, and {} deleted",
+        named(&before),
+        counted(rows, "row")
     );
     let mut done = Done {
         action: "revoke",
@@ -169,7 +143,15 @@ pub(crate) async fn revoke(session: &Session<'_>, args: &Deleting) -> Result<Cod
     };
     if confirmed(act, &what, tenant.id()).await? == Decision::Act {
         let operator = parts(session, true, !args.no_note).await?.operator;
-        (done.outcome, done.text) = match operator.revoke(tenant, &args.reasoned.reason).await? {
+        let revoked = match operator.revoke(tenant, &args.reasoned.reason).await {
+            Ok(revoked) => revoked,
+            Err(error) => {
+                let next = after_revoke(tenant, &error);
+                let failure = halted(session, &before, error.into()).await;
+                return Err(failure.and(&next));
+            }
+        };
+        (done.outcome, done.text) = match revoked {
             RevokeOutcome::Uninstalled => (
                 "uninstalled",
                 "Slack uninstalled the app, and the data is deleted".to_owned(),
@@ -186,13 +168,31 @@ pub(crate) async fn revoke(session: &Session<'_>, args: &Deleting) -> Result<Cod
     Ok(Code::Ok)
 }
 
+/// Says what a `revoke` that failed has done at Slack, and how to go on.
+fn after_revoke(tenant: &InstallationKey, error: &OperateError) -> String {
+    let purge = format!("`slack-installs purge {tenant} --reason …` deletes the data");
+    match error {
+        OperateError::Purge(_) => {
+            format!("Slack has removed the app or revoked its tokens; {purge}")
+        }
+        OperateError::Slack(_) => format!(
+            "run the same command again to revoke the tokens; if they are certainly dead, {purge}"
+        ),
+        _ => format!(
+            "its tokens may be valid at Slack: run the same command again if the row can be \
+             mended, or remove the app in Slack; then {purge}"
+        ),
+    }
+}
+
 /// Deletes a tenant's data.
 pub(crate) async fn purge(session: &Session<'_>, args: &Deleting) -> Result<Code, Failure> {
     let (tenant, act) = (&args.reasoned.tenant, &args.reasoned.act);
     let before = stored(session, tenant).await?;
     let rows = before.rows.len();
     let what = format!(
-        "{rows} rows of {} will be deleted; its tokens stay valid at Slack",
+        "{} of {} will be deleted; its tokens stay valid at Slack",
+        counted(rows, "row"),
         named(&before)
     );
     let mut done = Done {
@@ -205,7 +205,10 @@ pub(crate) async fn purge(session: &Session<'_>, args: &Deleting) -> Result<Code
     };
     if confirmed(act, &what, tenant.id()).await? == Decision::Act {
         let operator = parts(session, false, !args.no_note).await?.operator;
-        let any = operator.purge(tenant, &args.reasoned.reason).await?;
+        let any = match operator.purge(tenant, &args.reasoned.reason).await {
+            Ok(any) => any,
+            Err(error) => return Err(halted(session, &before, error.into()).await),
+        };
         (done.outcome, done.text) = if any {
             ("purged", "the data is deleted".to_owned())
         } else {
@@ -229,13 +232,14 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         let named = named(&before);
         let what = format!("The tokens of {whose} of {named} will be replaced");
         let decision = confirmed(&args.act, &what, tenant.id()).await?;
-        Ok::<_, Failure>((what, decision))
+        Ok::<_, Failure>((before, what, decision))
     };
-    let (what, decision) = tokio::select! {
-        asked = asked => asked?,
+    let (before, what, decision) = tokio::select! {
+        biased;
         () = interrupted() => {
             return Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"));
         }
+        asked = asked => asked?,
     };
     let mut done = Done {
         action: "refresh",
@@ -264,19 +268,24 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         Ok((token.expires_at, None))
     });
     let outcome = tokio::select! {
-        outcome = refreshed => outcome,
+        biased;
         () = interrupted() => Err(Failure::new(
             Code::Interrupted,
             "interrupted; the refresh that had begun was completed",
         )),
+        outcome = refreshed => outcome,
     };
     // A pair that Slack issued must be stored before the program ends.
     rotator.shutdown(SHUTDOWN).await;
-    let (expires_at, unrevoked) = outcome?;
+    let (expires_at, unrevoked) = match outcome {
+        Ok(refreshed) => refreshed,
+        Err(failure) => return Err(unrefreshed(session, &before, whose, failure).await),
+    };
     if let Some(error) = unrevoked {
         let failure = Failure::from(error);
         let text = format!(
-            "the pair was replaced, but the old tokens could not be revoked: {}",
+            "the pair was replaced, but the old tokens could not be revoked, so Slack may accept \
+             them until they expire, at most 12 hours after their issue: {}",
             failure.text
         );
         return Err(Failure::new(Code::Slack, text));
@@ -304,9 +313,17 @@ pub(crate) async fn remove_webhook(
     let install = before.installation.as_ref();
     let hooks = install.map(|it| it.webhooks.as_slice()).unwrap_or_default();
     if !hooks.iter().any(|hook| hook.channel_id == channel) {
+        let known = hooks.iter().take(NAMED);
+        let known = known.map(|it| format!("{} ({})", it.channel_id, shortened(&it.channel, 40)));
+        let known: Vec<_> = known.collect();
+        let others = if known.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has those of {}", known.join(", "))
+        };
         return Err(Failure::new(
             Code::NotFound,
-            format!("{tenant} has no webhook of channel {channel}"),
+            format!("{tenant} has no webhook of channel {channel}; {others}"),
         ));
     }
     let what = format!(
@@ -325,7 +342,9 @@ pub(crate) async fn remove_webhook(
         let store = parts(session, false, true).await?.store;
         let context = context("webhook remove", reason);
         let webhook = Delete::webhook_of(channel);
-        context.scope(store.delete(tenant, &webhook)).await?;
+        if let Err(error) = context.scope(store.delete(tenant, &webhook)).await {
+            return Err(halted(session, &before, error.into()).await);
+        }
         done.outcome = "removed";
         done.text = format!("the webhook of {channel} is removed");
     }
@@ -336,9 +355,9 @@ pub(crate) async fn remove_webhook(
 /// Asks Slack about every tenant.
 pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result<Code, Failure> {
     let what = format!(
-        "Slack will be asked about every tenant, and up to {} tenants that it confirms as dead \
-         will be deleted",
-        args.most_purges
+        "Slack will be asked about every tenant, and up to {} that it confirms as dead will be \
+         deleted",
+        counted(args.most_purges, "tenant")
     );
     let decision = confirmed(&args.act, &what, "reconcile").await?;
     let operator = parts(session, true, !args.no_note).await?.operator;
@@ -349,8 +368,15 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
         most_percent: args.most_percent,
         reason: args.reason.clone(),
     };
-    let report = operator.reconcile(&config).await?;
     let is_dry_run = decision == Decision::DryRun;
+    let report = operator.reconcile(&config).await.map_err(|error| {
+        Failure::from(error).and(if is_dry_run {
+            "nothing was changed"
+        } else {
+            "tenants that were deleted or corrected before stay so: run the same command again for \
+             the others"
+        })
+    })?;
     let json = json!({
         "action": "reconcile",
         "is_dry_run": is_dry_run,
@@ -361,7 +387,9 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
         "is_guard_tripped": report.is_guard_tripped,
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
     });
-    session.output.report(&json, |_| swept(&report, is_dry_run));
+    session
+        .output
+        .report(&json, |_| swept(session.output, &report, is_dry_run));
     if report.is_guard_tripped && !is_dry_run {
         return Err(Failure::new(
             Code::Refused,
@@ -373,26 +401,46 @@ pub(crate) async fn reconcile(session: &Session<'_>, args: &Reconcile) -> Result
 }
 
 fn finding(it: &Examined) -> Value {
-    json!({ "tenant": it.key, "verdict": format!("{:?}", it.verdict) })
+    json!({ "tenant": it.key, "verdict": verdict(&it.verdict) })
 }
 
-fn swept(report: &Reconciled, is_dry_run: bool) -> String {
+fn verdict(it: &Verdict) -> String {
+    match it {
+        Verdict::Unclear(Some(code)) => format!("Unclear({code})"),
+        Verdict::Unclear(None) => "Unclear".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn swept(output: &Output, report: &Reconciled, is_dry_run: bool) -> String {
     let dry = if is_dry_run { "dry run: " } else { "" };
-    let mut text = format!(
-        "{dry}{} tenants examined, {} purged, {} repaired\n",
-        report.examined, report.purged, report.repaired
-    );
+    let mut text = output.line(&format!(
+        "{dry}{} examined, {} purged, {} repaired",
+        counted(report.examined, "tenant"),
+        report.purged,
+        report.repaired
+    ));
     for it in &report.findings {
-        text.push_str(&format!("{}: {:?}\n", it.key, it.verdict));
+        text.push_str(&output.line(&format!("{}: {}", it.key, verdict(&it.verdict))));
+    }
+    let is_silent = |it: &&Examined| it.verdict == Verdict::Unclear(None);
+    let silent = report.findings.iter().filter(is_silent).count();
+    if silent > 0 && silent == report.examined {
+        text.push_str(&output.line(
+            "Slack gave no usable response for any tenant; `slack-installs doctor` checks Slack",
+        ));
     }
     if is_dry_run && report.is_guard_tripped {
-        text.push_str(
+        text.push_str(&output.line(
             "more tenants look dead than one sweep may delete (--most-purges, --most-percent), so \
-             none would be deleted\n",
-        );
+             none would be deleted",
+        ));
     }
     text
 }
+
+/// The channels that an error names.
+const NAMED: usize = 5;
 
 /// A refresh takes at most one lease (15 s). The rest allows for a slow database.
 const SHUTDOWN: Duration = Duration::from_secs(30);

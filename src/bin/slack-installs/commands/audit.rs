@@ -9,16 +9,17 @@ use slack_installs::audit::{
     self, Detail, ExportedLog, Filter, LogRecord, Report, RowFault, RowReport, SignedHead,
     VerifyOptions, VerifyingKey,
 };
-use slack_installs::inspect::Timestamp;
+use slack_installs::inspect::{Timestamp, counted};
 use slack_installs::store::AuditStore;
 use slack_installs::{AppStore, ClientId, Clock, InstallationKey};
 
 use super::Session;
 use super::act::{context, parts};
+use super::tenant::logged_as;
 use crate::args::{Act, Audit, Records, VerifyAudit};
 use crate::confirm::{Decision, confirmed};
 use crate::failure::{Code, Failure, chain};
-use crate::output::{escaped, print_all, safe_json};
+use crate::output::{Output, print_all, safe_json};
 
 /// Runs a command.
 pub(crate) async fn run(session: &Session<'_>, audit: &Audit) -> Result<Code, Failure> {
@@ -88,11 +89,18 @@ async fn tail(session: &Session<'_>, last: usize, args: &Records) -> Result<Code
         }
     }
     shorten(&mut kept, last);
+    if kept.is_empty() && !session.output.is_json() {
+        let of = match &args.of {
+            Some(tenant) => logged_as(session, &store, tenant).await?,
+            None => String::new(),
+        };
+        eprintln!("no record meets the conditions{of}");
+    }
     for record in &kept {
         if session.output.is_json() {
             print_all(&safe_json(&record.to_line()));
         } else {
-            print_all(&shown(record));
+            print_all(&session.output.line(&shown(record)));
         }
     }
     Ok(Code::Ok)
@@ -112,15 +120,14 @@ fn shown(record: &LogRecord) -> String {
         public.outcome.clone(),
     ];
     if public.count > 1 {
-        words.push(format!("{} times", public.count));
+        words.push(counted(public.count, "time"));
     }
     match &record.detail {
         Some(detail) => words.extend(said(detail)),
         None if record.erased.is_some() => words.push("(erased)".to_owned()),
         None => {}
     }
-    let words: Vec<_> = words.iter().map(|word| escaped(word)).collect();
-    words.join(" ") + "\n"
+    words.join(" ")
 }
 
 fn said(it: &Detail) -> impl Iterator<Item = String> {
@@ -173,7 +180,7 @@ async fn verify(session: &Session<'_>, args: &VerifyAudit) -> Result<Code, Failu
     let json = json_of(&report, rows.as_ref());
     session
         .output
-        .report(&json, |_| found(&report, rows.as_ref()));
+        .report(&json, |_| found(session.output, &report, rows.as_ref()));
     let rows = rows.iter().flat_map(|rows| &rows.findings);
     let is_wrong = |fault| fault != RowFault::Unknown;
     let has_wrong_row = rows.into_iter().any(|row| is_wrong(row.fault));
@@ -220,9 +227,10 @@ fn json_of(report: &Report, rows: Option<&RowReport>) -> Value {
     })
 }
 
-fn found(report: &Report, rows: Option<&RowReport>) -> String {
+fn found(output: &Output, report: &Report, rows: Option<&RowReport>) -> String {
     let records: u64 = report.runs.iter().map(|run| run.records).sum();
-    let mut text = format!("{} runs, {records} records\n", report.runs.len());
+    let runs = counted(report.runs.len(), "run");
+    let mut text = format!("{runs}, {}\n", counted(records, "record"));
     for it in &report.findings {
         text.push_str(&format!(
             "run {} record {}: {:?}\n",
@@ -233,13 +241,26 @@ fn found(report: &Report, rows: Option<&RowReport>) -> String {
         text.push_str("the log is intact\n");
     }
     if !report.is_anchored {
-        text.push_str("no anchor was given, so nothing shows whether the log was rolled back\n");
+        let anchor = "no anchor was given, so nothing shows whether the log was rolled back";
+        text.push_str(&output.line(anchor));
     }
     if let Some(rows) = rows {
-        text.push_str(&format!("{} rows were compared with the log\n", rows.rows));
+        let verb = if rows.rows == 1 { "was" } else { "were" };
+        let count = counted(rows.rows, "row");
+        text.push_str(&output.line(&format!("{count} of tenants {verb} compared with the log")));
         for it in &rows.findings {
-            let row = escaped(&it.row);
-            text.push_str(&format!("{} {row}: {:?}\n", it.tenant, it.fault));
+            let line = format!("{} {}: {:?}", it.tenant, it.row, it.fault);
+            text.push_str(&output.line(&line));
+        }
+        if rows
+            .findings
+            .iter()
+            .any(|it| it.fault == RowFault::Unlogged)
+        {
+            text.push_str(&output.line(
+                "Unlogged: no record has this version of the row; if the rows are from before the \
+                 log began, `slack-installs audit baseline` accepts them",
+            ));
         }
     }
     text
@@ -309,7 +330,10 @@ async fn baseline(session: &Session<'_>, act: &Act) -> Result<Code, Failure> {
         let (store, audit) = written(session).await?;
         let count = audit.note_rows(&store).await?;
         outcome = "noted";
-        text = format!("the versions of {count} rows are recorded");
+        text = match count {
+            1 => "the version of 1 row of a tenant is recorded".to_owned(),
+            _ => format!("the versions of {count} rows of tenants are recorded"),
+        };
         rows = Some(count);
     }
     let report = json!({
@@ -321,7 +345,7 @@ async fn baseline(session: &Session<'_>, act: &Act) -> Result<Code, Failure> {
     });
     session.output.report(&report, |_| {
         let dry = if act.dry_run { "dry run: " } else { "" };
-        format!("{dry}{text}\n")
+        session.output.line(&format!("{dry}{text}"))
     });
     Ok(Code::Ok)
 }
@@ -331,10 +355,12 @@ async fn erase(
     tenant: &InstallationKey,
     act: &Act,
 ) -> Result<Code, Failure> {
-    if log(session).await?.key_of(tenant).await?.is_none() {
+    let store = log(session).await?;
+    if store.key_of(tenant).await?.is_none() {
+        let of = logged_as(session, &store, tenant).await?;
         return Err(Failure::new(
             Code::NotFound,
-            format!("the audit log has no readable part of {tenant}"),
+            format!("the audit log has no readable part of {tenant}{of}"),
         ));
     }
     let what = format!("The part of the audit log about {tenant} will be unreadable for ever");
@@ -354,7 +380,7 @@ async fn erase(
     });
     session.output.report(&report, |_| {
         let dry = if act.dry_run { "dry run: " } else { "" };
-        format!("{dry}{}\n", escaped(&text))
+        session.output.line(&format!("{dry}{text}"))
     });
     Ok(Code::Ok)
 }

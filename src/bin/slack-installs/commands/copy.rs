@@ -3,11 +3,11 @@
 use serde_json::json;
 use slack_installs::AppStore;
 use slack_installs::backend;
+use slack_installs::inspect::counted;
 
 use super::Session;
 use crate::args::Copy;
 use crate::failure::{Code, Failure};
-use crate::output::escaped;
 use crate::progress::counter;
 
 /// Copies every page, removes what the source no longer has, and finishes the copy.
@@ -21,7 +21,11 @@ pub(crate) async fn copy(session: &Session<'_>, args: &Copy) -> Result<Code, Fai
     let mut refused = Vec::new();
     let mut from = None;
     loop {
-        let page = source.copy_to(&*target, from, AT_ONCE).await?;
+        let page = source.copy_to(&*target, from, AT_ONCE).await;
+        let page = page.map_err(|error| {
+            let rows = counted(copied + present + replaced, "row");
+            unfinished(error.into(), &format!("at least {rows}"))
+        })?;
         copied += page.copied;
         present += page.present;
         replaced += page.replaced;
@@ -34,7 +38,8 @@ pub(crate) async fn copy(session: &Session<'_>, args: &Copy) -> Result<Code, Fai
         }
     }
     loop {
-        let page = source.prune(&*target, from, AT_ONCE).await?;
+        let page = source.prune(&*target, from, AT_ONCE).await;
+        let page = page.map_err(|error| unfinished(error.into(), "each row"))?;
         removed += page.removed;
         from = page.next;
         if from.is_none() {
@@ -59,18 +64,21 @@ pub(crate) async fn copy(session: &Session<'_>, args: &Copy) -> Result<Code, Fai
     session.output.report(&report, |_| {
         let state = if is_finished {
             "the copy is finished; `slack-installs verify --database …` opens every row of it"
-        } else {
+        } else if refused.is_empty() {
             "the copy is not finished; run the same command again without --no-finish"
+        } else {
+            "the copy is not finished"
         };
-        let mut text = format!(
-            "{rows} rows: {copied} copied, {present} present, {replaced} replaced, {removed} \
-             removed\n"
-        );
+        let output = session.output;
+        let mut text = output.line(&format!(
+            "{}, data keys included: {copied} copied, {present} present, {replaced} replaced, \
+             {removed} removed",
+            counted(rows, "row")
+        ));
         for row in &refused {
-            text.push_str(&format!("refused: {}\n", escaped(row)));
+            text.push_str(&output.line(&format!("refused: {row}")));
         }
-        text.push_str(state);
-        text.push('\n');
+        text.push_str(&output.line(state));
         text
     });
     if refused.is_empty() {
@@ -78,9 +86,21 @@ pub(crate) async fn copy(session: &Session<'_>, args: &Copy) -> Result<Code, Fai
     } else {
         Err(Failure::new(
             Code::Damaged,
-            "some rows were not copied, so the copy is not finished: mend or delete them first",
+            "some rows were not copied, so the copy is not finished: mend or delete them, and run \
+             the same command again",
         ))
     }
+}
+
+/// Says how far a copy came before a database failed.
+fn unfinished(failure: Failure, rows: &str) -> Failure {
+    if failure.code != Code::Database {
+        return failure;
+    }
+    failure.and(&format!(
+        "the target has {rows} of the source, and the copy is not finished: run the same command \
+         again to continue"
+    ))
 }
 
 async fn finish(source: &AppStore, target: &dyn backend::Backend) -> Result<(), Failure> {

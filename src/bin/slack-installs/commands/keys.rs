@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use slack_installs::inspect::Timestamp;
+use slack_installs::inspect::{Timestamp, counted};
 use slack_installs::{AppStore, KeyId, KeyInfo, KeyList, KeyProcess};
 
 use super::Session;
@@ -13,7 +13,7 @@ use super::act::{context, parts};
 use crate::args::{Act, Keys};
 use crate::confirm::{Decision, confirmed};
 use crate::failure::{Code, Failure, chain};
-use crate::output::escaped;
+use crate::output::Output;
 use crate::progress::counter;
 
 /// What a command did.
@@ -45,7 +45,7 @@ impl Done {
     fn report(&self, session: &Session<'_>) {
         session.output.report(self, |done| {
             let dry = if done.is_dry_run { "dry run: " } else { "" };
-            format!("{dry}{}\n", escaped(&done.text))
+            session.output.line(&format!("{dry}{}", done.text))
         });
     }
 }
@@ -80,13 +80,39 @@ async fn writable(session: &Session<'_>) -> Result<AppStore, Failure> {
     Ok(parts(session, false, false).await?.store)
 }
 
+/// Returns the keys and their states; `None` if they cannot be read.
+async fn listing(session: &Session<'_>) -> Option<Vec<KeyInfo>> {
+    let store = session.store().await.ok()?;
+    Some(store.keys().list().await.ok()?.keys)
+}
+
+/// Returns the result of a change. If it failed, says what is known about the keys.
+async fn or_halted<T, E: Into<Failure>>(
+    session: &Session<'_>,
+    before: Option<Vec<KeyInfo>>,
+    changed: Result<T, E>,
+) -> Result<T, Failure> {
+    let failure = match changed {
+        Ok(changed) => return Ok(changed),
+        Err(error) => error.into(),
+    };
+    let now = listing(session).await;
+    Err(if before.is_some() && before == now {
+        failure.and("no data key was changed")
+    } else {
+        failure.and("`slack-installs keys list` shows whether a data key was changed")
+    })
+}
+
 async fn list(session: &Session<'_>) -> Result<Code, Failure> {
     let listed = session.store().await?.keys().list().await?;
     let report = json!({
         "keys": listed.keys.iter().map(key).collect::<Vec<_>>(),
         "processes": listed.processes.iter().map(process).collect::<Vec<_>>(),
     });
-    session.output.report(&report, |_| shown(&listed));
+    session
+        .output
+        .report(&report, |_| shown(session.output, &listed));
     Ok(Code::Ok)
 }
 
@@ -108,23 +134,25 @@ fn process(it: &KeyProcess) -> Value {
     })
 }
 
-fn shown(listed: &KeyList) -> String {
+fn shown(output: &Output, listed: &KeyList) -> String {
     let mut text = String::new();
     for it in &listed.keys {
         let state = format!("{:?}", it.state).to_lowercase();
-        write!(text, "{} epoch {} {state}", it.id, it.epoch).expect(FITS);
+        let mut line = format!("{} epoch {} {state}", it.id, it.epoch);
         for (verb, at) in [("added", it.added_at), ("retired", it.retired_at)] {
             if let Some(at) = at {
-                write!(text, ", {verb} at {}", Timestamp(at)).expect(FITS);
+                write!(line, ", {verb} at {}", Timestamp(at)).expect(FITS);
             }
         }
-        text.push('\n');
+        text.push_str(&output.line(&line));
     }
     for it in &listed.processes {
         let keys: Vec<_> = it.keys.iter().map(KeyId::to_string).collect();
-        let (id, at) = (escaped(&it.id), Timestamp(it.seen_at));
+        let (id, at) = (&it.id, Timestamp(it.seen_at));
+        let noun = if keys.len() == 1 { "key" } else { "keys" };
         let keys = keys.join(", ");
-        writeln!(text, "process {id}, seen at {at}, has the keys {keys}").expect(FITS);
+        let line = format!("process {id}, seen at {at}, has the {noun} {keys}");
+        text.push_str(&output.line(&line));
     }
     text
 }
@@ -134,7 +162,9 @@ async fn add(session: &Session<'_>, act: &Act) -> Result<Code, Failure> {
     let what = "A data key will be made, which seals nothing yet";
     let mut done = Done::new("keys add", None, act, what);
     if confirmed(act, what, "add").await? == Decision::Act {
-        let key = writable(session).await?.keys().add().await?;
+        let before = listing(session).await;
+        let added = writable(session).await?.keys().add().await;
+        let key = or_halted(session, before, added).await?;
         done.key = Some(key.to_string());
         done.outcome = "added";
         done.text = format!(
@@ -161,7 +191,9 @@ async fn promote(
         .check_promote(key, force)
         .await?;
     if is_new && confirmed(act, &what, &key.to_string()).await? == Decision::Act {
-        writable(session).await?.keys().promote(key, force).await?;
+        let before = listing(session).await;
+        let promoted = writable(session).await?.keys().promote(key, force).await;
+        or_halted(session, before, promoted).await?;
         done.outcome = "promoted";
         done.text = format!(
             "the data key {key} is the primary, and the old one is retired; in 30 minutes, \
@@ -185,7 +217,9 @@ async fn destroy(session: &Session<'_>, key: KeyId, act: &Act) -> Result<Code, F
         ));
     }
     if confirmed(act, &what, &key.to_string()).await? == Decision::Act {
-        writable(session).await?.keys().destroy(key).await?;
+        let before = listing(session).await;
+        let destroyed = writable(session).await?.keys().destroy(key).await;
+        or_halted(session, before, destroyed).await?;
         done.outcome = "destroyed";
         done.text = format!("the data key {key} is deleted");
     }
@@ -219,7 +253,12 @@ async fn resealed(store: &AppStore, done: &mut Done) -> Result<Vec<String>, Fail
     let (mut resealed, mut current, mut overtaken) = (0, 0, 0);
     let (mut skipped, mut from) = (Vec::new(), None);
     loop {
-        let page = store.keys().reseal(from, AT_ONCE).await?;
+        let page = store.keys().reseal(from, AT_ONCE).await.map_err(|error| {
+            Failure::from(error).and(
+                "the rows that were sealed again before stay so: run the same command again for \
+                 the others",
+            )
+        })?;
         resealed += page.resealed;
         current += page.current;
         overtaken += page.overtaken;
@@ -232,11 +271,17 @@ async fn resealed(store: &AppStore, done: &mut Done) -> Result<Vec<String>, Fail
     }
     bar.finish_and_clear();
     done.outcome = "resealed";
-    done.text = format!("{resealed} rows were sealed again, and {current} were current");
+    let were = |count| if count == 1 { "was" } else { "were" };
+    done.text = format!(
+        "of all rows of the app, {resealed} {} sealed again, and {current} {} current",
+        were(resealed),
+        were(current)
+    );
     if overtaken > 0 {
+        let rows = counted(overtaken, "row");
         write!(
             done.text,
-            "; {overtaken} rows changed meanwhile: run the command again"
+            "; {rows} changed meanwhile: run the command again"
         )
         .expect(FITS);
     }
@@ -270,9 +315,9 @@ async fn usage(store: &AppStore, done: &mut Done) -> Result<Vec<String>, Failure
     bar.finish_and_clear();
     let counts = rows
         .iter()
-        .map(|(key, count)| format!("{count} rows under {key}"));
+        .map(|(key, count)| format!("{count} under {key}"));
     done.outcome = "would_reseal";
-    done.text = counts.collect::<Vec<_>>().join(", ");
+    done.text = format!("rows of the app: {}", counts.collect::<Vec<_>>().join(", "));
     if rows.is_empty() {
         done.text = "no rows".to_owned();
     }
@@ -282,7 +327,10 @@ async fn usage(store: &AppStore, done: &mut Done) -> Result<Vec<String>, Failure
 
 async fn rewrap(session: &Session<'_>, act: &Act) -> Result<Code, Failure> {
     let listed = session.store().await?.keys().list().await?.keys.len();
-    let what = format!("{listed} data keys will be wrapped again, unless they are already");
+    let what = match listed {
+        1 => "The data key will be wrapped again, unless it is already".to_owned(),
+        _ => format!("{listed} data keys will be wrapped again, unless they are already"),
+    };
     let mut done = Done::new("keys rewrap", None, act, &what);
     if confirmed(act, &what, "rewrap").await? == Decision::DryRun {
         done.report(session);
@@ -299,7 +347,13 @@ async fn rewrap(session: &Session<'_>, act: &Act) -> Result<Code, Failure> {
         "failed"
     };
     let (new, current) = (wrapped.rewrapped.len(), wrapped.current.len());
-    done.text = format!("{new} data keys were wrapped again, and {current} were current");
+    let verb = |count| if count == 1 { "was" } else { "were" };
+    done.text = format!(
+        "{} {} wrapped again, and {current} {} current",
+        counted(new, "data key"),
+        verb(new),
+        verb(current)
+    );
     done.details = json!({
         "rewrapped": ids(&wrapped.rewrapped),
         "current": ids(&wrapped.current),

@@ -5,14 +5,16 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::json;
 use slack_installs::inspect::{
-    Diagnosis, Explanation, Grade, Question, Stats, Trail, explain as explained, stats_of, trail,
+    Diagnosis, Explanation, Grade, Question, Stats, Trail, counted, explain as explained, stats_of,
+    trail,
 };
 use slack_installs::{Clock, InstallationKey, Scopes};
 
+use super::tenant::{not_found, stored};
 use super::{Session, person};
 use crate::args::Explain;
 use crate::failure::{Code, Failure};
-use crate::output::{escaped, shortened};
+use crate::output::shortened;
 use crate::progress::counter;
 
 /// Checks everything.
@@ -109,26 +111,14 @@ pub(crate) async fn explain(session: &Session<'_>, args: &Explain) -> Result<Cod
     if is_known {
         Ok(Code::Ok)
     } else {
-        Err(not_found(&args.tenant))
+        Err(not_found(session, &store, &args.tenant).await)
     }
-}
-
-pub(crate) fn not_found(tenant: &InstallationKey) -> Failure {
-    Failure::new(
-        Code::NotFound,
-        format!("nothing is stored for {tenant}: check the id, SLACK_CLIENT_ID and the database"),
-    )
 }
 
 /// Shows the rows of a tenant.
 pub(crate) async fn show(session: &Session<'_>, tenant: &InstallationKey) -> Result<Code, Failure> {
-    let store = session.store().await?;
-    let question = question(session, tenant, None, None);
-    let explanation = explained(&store, &question).await?;
-    let own = store.inspect_tenant(tenant).await?;
-    if own.rows.is_empty() && own.malformed.is_empty() {
-        return Err(not_found(tenant));
-    }
+    let explanation = stored(session, tenant).await?;
+    let own = session.store().await?.inspect_tenant(tenant).await?;
     let report = json!({
         "tenant": tenant,
         "rows": explanation.rows,
@@ -137,21 +127,18 @@ pub(crate) async fn show(session: &Session<'_>, tenant: &InstallationKey) -> Res
     session.output.report(&report, |_| {
         let mut text = String::new();
         for row in &explanation.rows {
-            let due = row
-                .due_at
-                .map(|at| format!("  due {at}"))
-                .unwrap_or_default();
             let (slot, state) = (shortened(&row.slot, 60), row.state);
             let key = row.key_id.as_deref().unwrap_or("none");
-            writeln!(
-                text,
-                "{slot:<24} {state:<11} key {key}  version {}{due}",
-                row.version
-            )
-            .expect(FITS);
+            let mut parts = vec![
+                format!("{slot:<24} {state:<10}"),
+                format!("key {key}"),
+                format!("version {}", row.version),
+            ];
+            parts.extend(row.due_at.map(|at| format!("due {at}")));
+            text.push_str(&session.output.parts(&parts));
         }
         for row in &own.malformed {
-            writeln!(text, "{}  cannot be parsed", escaped(row)).expect(FITS);
+            text.push_str(&session.output.line(&format!("{row}  cannot be parsed")));
         }
         text
     });
@@ -185,17 +172,18 @@ pub(crate) async fn stats(session: &Session<'_>) -> Result<Code, Failure> {
             ("rotating tokens", stats.rotating),
             ("dead chains", stats.dead),
             ("expired tokens", stats.expired),
+            ("withdrawn tokens", stats.withdrawn),
             ("expire within an hour", stats.expiring),
             ("on hold", stats.on_hold),
             ("not delivered to hooks", stats.pending),
-            ("rows", stats.rows),
+            ("rows of tenants", stats.rows),
             ("damaged rows", stats.damaged),
             ("rows without key", stats.without_key),
         ] {
             writeln!(text, "{name:<24} {count}").expect(FITS);
         }
         for (key, count) in &stats.rows_by_key {
-            writeln!(text, "key {key:<20} {count} rows").expect(FITS);
+            writeln!(text, "key {key} {}", counted(*count, "row")).expect(FITS);
         }
         text
     });
@@ -206,6 +194,8 @@ pub(crate) async fn stats(session: &Session<'_>) -> Result<Code, Failure> {
 #[derive(Default, Serialize)]
 struct Verified {
     opened: usize,
+    /// How many of them belong to tenants: these are the rows that `stats` and `doctor` count.
+    of_tenants: usize,
     damaged: Vec<String>,
     without_key: Vec<String>,
 }
@@ -219,6 +209,7 @@ pub(crate) async fn verify(session: &Session<'_>) -> Result<Code, Failure> {
     loop {
         let page = store.verify(from, AT_ONCE).await?;
         verified.opened += page.opened;
+        verified.of_tenants += page.of_tenants;
         verified.damaged.extend(page.unreadable);
         verified.without_key.extend(page.without_key);
         bar.set_position(u64::try_from(verified.opened).unwrap_or(u64::MAX));
@@ -229,12 +220,25 @@ pub(crate) async fn verify(session: &Session<'_>) -> Result<Code, Failure> {
     }
     bar.finish_and_clear();
     session.output.report(&verified, |verified| {
-        let mut text = format!("{} rows open\n", verified.opened);
+        let output = session.output;
+        let others = verified.opened - verified.of_tenants;
+        let mut text = output.line(&format!(
+            "{} {}: {} of tenants, and {} of the app (data keys, OAuth states, handled requests, \
+             audit log)",
+            counted(verified.opened, "row"),
+            if verified.opened == 1 {
+                "opens"
+            } else {
+                "open"
+            },
+            verified.of_tenants,
+            others
+        ));
         for row in &verified.damaged {
-            writeln!(text, "damaged: {}", escaped(row)).expect(FITS);
+            text.push_str(&output.line(&format!("damaged: {row}")));
         }
         for row in &verified.without_key {
-            writeln!(text, "without key: {}", escaped(row)).expect(FITS);
+            text.push_str(&output.line(&format!("without key: {row}")));
         }
         text
     });

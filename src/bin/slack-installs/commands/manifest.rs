@@ -5,12 +5,13 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use slack_installs::inspect::counted;
 use slack_installs::manifest::{Distribution, Expected, Finding, Grade, Starter, check};
 use slack_installs::{RedirectUri, Scopes};
 
 use crate::args::{CheckManifest, Command, Manifest};
 use crate::failure::{Code, Failure};
-use crate::output::{Output, escaped, print_all};
+use crate::output::{Output, for_errors, print_all};
 use crate::variables::Variables;
 
 /// Runs `check-manifest` or `manifest`.
@@ -22,7 +23,7 @@ pub(crate) fn run(
     let expected = expected(variables)?;
     match command {
         Command::CheckManifest(args) => checked(args, expected, output),
-        Command::Manifest(args) => Ok(written(args, expected, output)),
+        Command::Manifest(args) => written(args, expected, output),
         _ => unreachable!("only the commands about manifests are passed"),
     }
 }
@@ -59,9 +60,10 @@ fn checked(args: &CheckManifest, mut expected: Expected, output: &Output) -> Res
         "findings": findings.iter().map(json_of).collect::<Vec<_>>(),
     });
     output.report(&report, |_| {
-        let lines = findings.iter().map(|it| escaped(&it.to_string()) + "\n");
+        let lines = findings.iter().map(|it| output.line(&it.to_string()));
         let mut text: String = lines.collect();
-        text.push_str(&format!("{errors} errors, {warnings} warnings\n"));
+        let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
+        text.push_str(&format!("{errors}, {warnings}\n"));
         text
     });
     Ok(if errors > 0 { Code::Failed } else { Code::Ok })
@@ -99,18 +101,65 @@ fn read(path: &Path) -> Result<String, Failure> {
     }
 }
 
-fn written(args: &Manifest, mut expected: Expected, output: &Output) -> Code {
+/// Prints a manifest. Refuses one that its own check would refuse.
+fn written(args: &Manifest, mut expected: Expected, output: &Output) -> Result<Code, Failure> {
     expected.is_org_wide = args.org_wide.then_some(true);
     let mut starter = Starter::new(args.name.as_str(), &expected);
     for command in &args.slash_command {
         starter = starter.with_command(command.as_str());
     }
-    print_all(&if output.is_json() {
+    let text = if output.is_json() {
         starter.to_json()
     } else {
         starter.to_yaml()
-    });
-    Code::Ok
+    };
+    // Some scopes are refused only in the Marketplace.
+    expected.distribution = Distribution::Unlisted;
+    let findings = check(&text, &expected);
+    if let Some(error) = findings.iter().find(|it| it.grade == Grade::Error) {
+        return Err(Failure::usage(format!(
+            "{} has a wrong value: {}. {}. Nothing was written",
+            source(&error.path),
+            error.reason,
+            error.remedy
+        )));
+    }
+    print_all(&text);
+    for note in placeholders(&expected) {
+        eprintln!("{}", for_errors(note, 0));
+    }
+    Ok(Code::Ok)
+}
+
+/// Names what the manifest has in the place of a value that is not set.
+fn placeholders(expected: &Expected) -> Vec<&'static str> {
+    let is_empty = |scopes: &Option<Scopes>| scopes.as_ref().is_none_or(Scopes::is_empty);
+    let has_no_scope = is_empty(&expected.scopes) && is_empty(&expected.user_scopes);
+    let mut notes = Vec::new();
+    notes.extend(has_no_scope.then_some(
+        "note: SLACK_INSTALLS_SCOPES is not set, so the only scope is a placeholder: replace it",
+    ));
+    notes.extend(expected.redirect_urls.is_empty().then_some(
+        "note: SLACK_REDIRECT_URI is not set, so all URLs are placeholders: replace them",
+    ));
+    notes
+}
+
+/// Returns the argument or variable that a part of the manifest comes from.
+fn source(path: &str) -> &'static str {
+    if path.starts_with("oauth_config.redirect_urls") {
+        "SLACK_REDIRECT_URI"
+    } else if path.starts_with("oauth_config.scopes.user") {
+        "SLACK_INSTALLS_USER_SCOPES"
+    } else if path.starts_with("oauth_config.scopes") {
+        "SLACK_INSTALLS_SCOPES"
+    } else if path.starts_with("features.slash_commands") {
+        "--slash-command"
+    } else if path.starts_with("settings") {
+        "SLACK_REDIRECT_URI"
+    } else {
+        "--name"
+    }
 }
 
 /// More than the 1 MiB that a check accepts.

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use slack_installs::inspect::{ChainReport, Explanation, InstallReport, Trail, TrailRecord};
+use slack_installs::inspect::{
+    ChainReport, Explanation, InstallReport, Trail, TrailRecord, counted,
+};
 
 use crate::output::{Output, shortened};
 
@@ -17,20 +19,18 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
     for step in &it.steps {
         let mark = output.mark(step.is_ok);
         let step = format!("{}: {}", step.name, step.text);
-        line(format!("  {mark} {}", output.hung(&step)));
+        line(format!("  {mark} {}", output.laid(&step, 4, 8)));
     }
     if let Some(install) = &it.installation {
         line("installation".to_owned());
-        line(installation(install));
+        line(installation(install, output));
     }
     for chain in &it.chains {
         line(format!("token of {}", chain.credential));
-        line(token(chain));
+        line(token(chain, output));
     }
     if let Some(hold) = &it.hold {
-        let state = if hold.is_on { "on" } else { "lifted" };
-        let hold = format!("hold {state} since {}: {}", hold.at, hold.reason);
-        line(output.hung(&hold));
+        line(output.laid(&format!("hold {hold}"), 0, 2));
     }
     if !it.workspaces.is_empty() {
         line("workspaces".to_owned());
@@ -40,12 +40,14 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
         line(format!("  {} {state} at {}", access.team_id, access.at));
     }
     for pending in &it.pending {
-        line(output.hung(&format!(
-            "not delivered: {} of {}, {} attempts: {}",
-            pending.what, pending.at, pending.attempts, pending.reason
-        )));
+        let attempts = counted(pending.attempts, "attempt");
+        let text = format!(
+            "not delivered: {} of {}, {attempts}: {}",
+            pending.what, pending.at, pending.reason
+        );
+        line(output.laid(&text, 0, 2));
     }
-    line(rows(it));
+    line(output.laid(&rows(it), 0, 2));
     if let Some(audit) = audit {
         line(trail(it, audit, output));
     }
@@ -58,11 +60,11 @@ pub(crate) fn explanation(it: &Explanation, audit: Option<&Trail>, output: &Outp
     text
 }
 
-fn installation(install: &InstallReport) -> String {
+fn installation(install: &InstallReport, output: &Output) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
-            let value = shortened(value, NAME);
+            let value = output.laid(&shortened(value, NAME), FIELD, FIELD);
             writeln!(text, "  {name:<14} {value}").expect("a String takes any text");
         }
     };
@@ -88,17 +90,18 @@ fn installation(install: &InstallReport) -> String {
     text
 }
 
-fn token(chain: &ChainReport) -> String {
+fn token(chain: &ChainReport, output: &Output) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            let value = shortened(&value, NAME);
+            let value = output.laid(&value, FIELD, FIELD);
             writeln!(text, "  {name:<14} {value}").expect("a String takes any text");
         }
     };
     let time = |time: Option<slack_installs::inspect::Timestamp>| time.map(|it| it.to_string());
     let state = match (chain.is_dead, chain.rotates) {
         (true, _) => "dead",
+        (false, true) if chain.is_withdrawn => "withdrawn",
         (false, true) => "rotates",
         (false, false) => "long-lived",
     };
@@ -150,7 +153,7 @@ fn trail(it: &Explanation, audit: &Trail, output: &Output) -> String {
 fn recorded(it: &TrailRecord) -> String {
     let mut text = format!("{} {} {} {}", it.at, it.event, it.outcome, it.row);
     if it.count > 1 {
-        write!(text, ", {} times", it.count).expect("a String takes any text");
+        write!(text, ", {}", counted(it.count, "time")).expect("a String takes any text");
     }
     let parts = [("by", &it.actor), ("for", &it.purpose), ("user", &it.user)];
     for (label, value) in parts {
@@ -180,3 +183,6 @@ fn rows(it: &Explanation) -> String {
 
 /// Longer than a name that a person chose in good faith.
 const NAME: usize = 200;
+
+/// The column where the value of a field begins.
+const FIELD: usize = 17;

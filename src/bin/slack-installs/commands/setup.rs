@@ -69,16 +69,24 @@ pub(crate) fn init(directory: &Path, output: &Output) -> Result<Code, Failure> {
     let text = CONFIG
         .replace("{key}", &key.display().to_string())
         .replace("{database}", &database.display().to_string());
-    private(&config, &text)?;
+    if let Err(failure) = private(&config, &text) {
+        // Nothing uses the key yet, and with it the command would be refused the next time.
+        return Err(match std::fs::remove_file(&key) {
+            Ok(()) => failure.and("nothing was changed"),
+            Err(_) => failure.and(&format!("delete the new {}, and try again", key.display())),
+        });
+    }
     let report = json!({ "master_key_file": key, "config_file": config });
     output.report(&report, |_| {
-        format!(
-            "made {}: keep it apart from the database and its backups, and keep a copy\n\
-             made {}: fill in the values, then run `slack-installs --config {} doctor`\n",
-            key.display(),
-            config.display(),
-            config.display()
-        )
+        let (key, config) = (key.display(), config.display());
+        let lines = [
+            format!("made {key}: keep it apart from the database and its backups, and keep a copy"),
+            format!(
+                "made {config}: fill in the values, then run `slack-installs --config {config} \
+                 doctor`"
+            ),
+        ];
+        lines.iter().map(|line| output.line(line)).collect()
     });
     Ok(Code::Ok)
 }
@@ -106,24 +114,49 @@ pub(crate) async fn migrate(session: &Session<'_>, is_dry_run: bool) -> Result<C
         Some(place) => session.variables.database(place)?,
         None => session.variables.database("env:SLACK_INSTALLS_URL")?,
     };
-    let is_current = match backend::connect_read_only(&url).await {
-        Ok(_) => true,
-        Err(error) if error.kind() == ConnectErrorKind::NotMigrated => false,
-        // The role that owns the tables may be one that the app must not use.
-        Err(error) if error.kind() == ConnectErrorKind::Misconfigured => false,
-        Err(error) => return Err(error.into()),
-    };
-    let (outcome, text) = match (is_current, is_dry_run) {
-        (true, _) => ("nothing_to_do", "the tables are current"),
-        (false, true) => ("would_migrate", "the tables would be created or migrated"),
-        (false, false) => {
+    let lacks = lacking(&url).await?;
+    let (outcome, text) = match (lacks, is_dry_run) {
+        (None, _) => ("nothing_to_do", "the tables are current".to_owned()),
+        (Some(why), true) => (
+            "would_migrate",
+            format!("the tables would be created or migrated: {why}"),
+        ),
+        (Some(why), false) => {
             backend::migrate(&url).await?;
-            ("migrated", "the tables are current now")
+            (
+                "migrated",
+                format!("the tables are current now; before: {why}"),
+            )
         }
     };
-    let report = json!({ "action": "migrate", "outcome": outcome, "is_dry_run": is_dry_run });
-    session.output.report(&report, |_| format!("{text}\n"));
+    let report = json!({
+        "action": "migrate",
+        "outcome": outcome,
+        "is_dry_run": is_dry_run,
+        "text": text,
+    });
+    session
+        .output
+        .report(&report, |_| session.output.line(&text));
     Ok(Code::Ok)
+}
+
+/// Returns what the tables lack; `None` if they are current.
+async fn lacking(url: &str) -> Result<Option<String>, Failure> {
+    let missing = match backend::connect_read_only(url).await {
+        Ok(_) => backend::missing(url).await?,
+        Err(error) => {
+            return match error.kind() {
+                ConnectErrorKind::Incomplete
+                | ConnectErrorKind::NotMigrated
+                // The role that owns the tables may be one that the app must not use.
+                | ConnectErrorKind::Misconfigured => Ok(Some(error.to_string())),
+                _ => Err(error.into()),
+            };
+        }
+    };
+    let text = format!("the database lacks {}", missing.join(", "));
+    Ok((!missing.is_empty()).then_some(text))
 }
 
 const CONFIG_FILE: &str = "slack-installs.conf";
