@@ -917,7 +917,7 @@ const WITHOUT_LEASE: &str = "a worker whose lease had not lapsed called Slack wi
 /// Searches all states, or until the `wanted` violation is found. Returns the number of states, and
 /// the shortest story of each violation.
 fn search(
-    first: State,
+    first: &State,
     protocol: &Protocol,
     reuse: Reuse,
     wanted: Option<&str>,
@@ -940,7 +940,7 @@ fn search(
             if let Some(wrong) = wrong(protocol, reuse, (&state, &next), budget) {
                 wrongs
                     .entry(wrong)
-                    .or_insert_with(|| story(&first, protocol, reuse, path(&paths, place, nth)));
+                    .or_insert_with(|| story(first, protocol, reuse, path(&paths, place, nth)));
             }
             next.key(&mut key);
             if !seen.contains(&key[..]) {
@@ -992,13 +992,13 @@ const NO_CRASH: Budget = Budget {
 };
 
 fn check(reuse: Reuse, workers: usize, budget: Budget) {
-    let states = clean(State::first(workers, budget, First::Caller, 0), reuse);
+    let states = clean(&State::first(workers, budget, First::Caller, 0), reuse);
     assert!(states > 10_000, "{states} states: the search stopped early");
 }
 
 /// Searches all states of the shipped protocol, and asserts that none violates a rule. Returns the
 /// number of states.
-fn clean(first: State, reuse: Reuse) -> usize {
+fn clean(first: &State, reuse: Reuse) -> usize {
     let workers = first.workers.len();
     let (states, wrongs) = search(first, &SHIPPED, reuse, None);
     println!("{reuse:?}, {workers} workers: {states} states");
@@ -1073,7 +1073,7 @@ fn no_short_interleaving_loses_a_token() {
         ..NO_CRASH
     };
     for reuse in REUSES {
-        let states = clean(State::first(2, budget, First::Caller, 0), reuse);
+        let states = clean(&State::first(2, budget, First::Caller, 0), reuse);
         assert!(states > 1_000, "{states} states: the search stopped early");
     }
 }

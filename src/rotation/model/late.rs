@@ -152,7 +152,7 @@ fn no_late_pair_replaces_a_refresh_token_that_works() {
             lapses: 0,
             ..LATE
         };
-        let states = clean(State::first(1, budget, First::Caller, 0), reuse);
+        let states = clean(&State::first(1, budget, First::Caller, 0), reuse);
         assert!(states > 100, "{states} states: the search stopped early");
     }
 }
@@ -168,7 +168,7 @@ fn no_interleaving_with_late_answers_loses_a_token() {
     };
     for reuse in REUSES {
         for budget in [alone, overtaken] {
-            let states = clean(State::first(2, budget, First::Caller, 0), reuse);
+            let states = clean(&State::first(2, budget, First::Caller, 0), reuse);
             assert!(states > 5_000, "{states} states: the search stopped early");
         }
     }
@@ -183,7 +183,7 @@ fn two_late_answers_lose_no_token() {
         ..LATE
     };
     for reuse in [Reuse::FirstOnly, Reuse::NewestOnly] {
-        let states = clean(State::first(1, budget, First::Caller, 0), reuse);
+        let states = clean(&State::first(1, budget, First::Caller, 0), reuse);
         assert!(states > 1_000, "{states} states: the search stopped early");
     }
 }
@@ -200,7 +200,7 @@ fn finds_with(workers: usize, mutant: Protocol) -> bool {
         ..LATE
     };
     let first = State::first(workers, budget, First::Caller, 0);
-    let (_, wrongs) = search(first, &mutant, Reuse::NewestOnly, Some(OVERWRITTEN));
+    let (_, wrongs) = search(&first, &mutant, Reuse::NewestOnly, Some(OVERWRITTEN));
     wrongs.contains_key(OVERWRITTEN)
 }
 

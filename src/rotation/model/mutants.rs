@@ -12,7 +12,7 @@ use crate::store::{Chain, Mark};
 fn finds(mutant: Protocol, wrong: &str) -> bool {
     REUSES.into_iter().rev().any(|reuse| {
         let first = State::first(2, SHORT, First::Caller, 0);
-        let (_, wrongs) = search(first, &mutant, reuse, Some(wrong));
+        let (_, wrongs) = search(&first, &mutant, reuse, Some(wrong));
         wrongs.contains_key(wrong)
     })
 }
@@ -27,7 +27,7 @@ const SHORT: Budget = Budget {
 #[ignore = "needs an optimised build; scripts/test runs it"]
 fn the_protocol_as_it_is_shipped_has_nothing_of_the_mutants() {
     for reuse in REUSES {
-        clean(State::first(2, SHORT, First::Caller, 0), reuse);
+        clean(&State::first(2, SHORT, First::Caller, 0), reuse);
     }
 }
 
@@ -102,7 +102,7 @@ fn a_mutant_that_forgets_every_alternate_when_it_saves_is_caught() {
         ..NO_CRASH
     };
     let first = State::first(2, budget, First::Caller, 0);
-    let (_, wrongs) = search(first, &mutant, Reuse::NewestOnly, Some(LOST));
+    let (_, wrongs) = search(&first, &mutant, Reuse::NewestOnly, Some(LOST));
     assert!(wrongs.contains_key(LOST));
 }
 
@@ -154,7 +154,7 @@ fn a_mutant_that_gives_back_whosever_lease_is_caught() {
     };
     let mutant = Protocol { release, ..SHIPPED };
     let first = State::first(3, SHORT, First::Caller, 0);
-    let (_, wrongs) = search(first, &mutant, Reuse::AllLive, Some(WITHOUT_LEASE));
+    let (_, wrongs) = search(&first, &mutant, Reuse::AllLive, Some(WITHOUT_LEASE));
     assert!(wrongs.contains_key(WITHOUT_LEASE), "{:?}", wrongs.keys());
 }
 

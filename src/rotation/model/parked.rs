@@ -29,7 +29,7 @@ const KEEPER: First = First::Worker { keeps_alive: true };
 
 fn check(idle: u32, first: First, budget: Budget, least: usize) {
     for reuse in REUSES {
-        let states = clean(State::first(2, budget, first, idle), reuse);
+        let states = clean(&State::first(2, budget, first, idle), reuse);
         assert!(states > least, "{states} states: the search stopped early");
     }
 }
@@ -87,7 +87,7 @@ fn all_events_together_lose_nothing_of_a_chain_that_comes_to_be_parked() {
 /// Returns whether the search finds this violation in a mutant, for a parked chain.
 fn finds(mutant: Protocol, first: First, wrong: &str) -> bool {
     let first = State::first(2, SOME, first, PARKED);
-    let (_, wrongs) = search(first, &mutant, Reuse::AllLive, Some(wrong));
+    let (_, wrongs) = search(&first, &mutant, Reuse::AllLive, Some(wrong));
     wrongs.contains_key(wrong)
 }
 
