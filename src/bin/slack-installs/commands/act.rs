@@ -228,12 +228,17 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         let before = stored(session, tenant).await?;
         let named = named(&before);
         let what = format!("The tokens of {whose} of {named} will be replaced");
-        let decision = confirmed(&args.act, &what, tenant.id()).await?;
-        Ok::<_, Failure>((what, decision))
+        let opened = match confirmed(&args.act, &what, tenant.id()).await? {
+            Decision::Act => Some(parts(session, true, true).await?),
+            Decision::DryRun => None,
+        };
+        Ok::<_, Failure>((what, opened))
     };
-    let (what, decision) = tokio::select! {
+    // A signal between the two halves is not lost.
+    let mut signal = std::pin::pin!(interrupted());
+    let (what, opened) = tokio::select! {
         asked = asked => asked?,
-        () = interrupted() => {
+        () = &mut signal => {
             return Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"));
         }
     };
@@ -245,12 +250,10 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         text: what.clone(),
         details: json!({ "credential": whose }),
     };
-    if decision == Decision::DryRun {
+    let Some(OperatorParts { rotator, .. }) = opened else {
         report(session, &done);
         return Ok(Code::Ok);
-    }
-    let parts = parts(session, true, true).await?;
-    let rotator = &parts.rotator;
+    };
     let context = context("refresh", args.reason.as_deref());
     let refreshed = context.scope(async {
         if args.revive {
@@ -265,7 +268,7 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
     });
     let outcome = tokio::select! {
         outcome = refreshed => outcome,
-        () = interrupted() => Err(Failure::new(
+        () = signal => Err(Failure::new(
             Code::Interrupted,
             "interrupted; the refresh that had begun was completed",
         )),
