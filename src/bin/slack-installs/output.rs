@@ -147,6 +147,19 @@ pub(crate) fn safe_json(text: &str) -> String {
     line
 }
 
+/// Returns YAML that a terminal can show. Only its quoted texts may have such characters.
+pub(crate) fn safe_yaml(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char != '\n' && is_dangerous(char) {
+            write!(safe, "\\U{:08x}", u32::from(char)).expect("a String takes any text");
+        } else {
+            safe.push(char);
+        }
+    }
+    safe
+}
+
 /// Returns a text with its control characters escaped, cut to [`LONGEST`] characters.
 pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::new();

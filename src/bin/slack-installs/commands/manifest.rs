@@ -10,7 +10,7 @@ use slack_installs::{RedirectUri, Scopes};
 
 use crate::args::{CheckManifest, Command, Manifest};
 use crate::failure::{Code, Failure};
-use crate::output::{Output, escaped, print_all};
+use crate::output::{Output, escaped, print_all, safe_json, safe_yaml};
 use crate::variables::Variables;
 
 /// Runs `check-manifest` or `manifest`.
@@ -106,9 +106,9 @@ fn written(args: &Manifest, mut expected: Expected, output: &Output) -> Code {
         starter = starter.with_command(command.as_str());
     }
     print_all(&if output.is_json() {
-        starter.to_json()
+        starter.to_json().lines().map(safe_json).collect()
     } else {
-        starter.to_yaml()
+        safe_yaml(&starter.to_yaml())
     });
     Code::Ok
 }
