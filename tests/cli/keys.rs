@@ -8,7 +8,7 @@ use super::House;
 use crate::support::app::{ADA, ALPHA};
 
 /// The app's store, in a process that did its work this many minutes ago.
-fn minutes_ago(house: &House, minutes: u64) -> AppStore {
+pub(crate) fn minutes_ago(house: &House, minutes: u64) -> AppStore {
     let then = move || Clock::default().now() - Duration::from_secs(minutes * 60);
     house.app.store.clone().with_clock(Clock::from_fn(then))
 }
