@@ -54,11 +54,13 @@ pub(crate) async fn run(
         act::refresh(&session, refresh).await
     } else {
         tokio::select! {
-            outcome = carry_out(&session) => outcome,
+            // The program waits for signals before it begins.
+            biased;
             () = interrupted() => Err(Failure::new(
                 Code::Interrupted,
                 "interrupted; run the same command again to continue",
             )),
+            outcome = carry_out(&session) => outcome,
         }
     };
     if let Some(log) = session.log.get() {

@@ -237,10 +237,11 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
     // A signal between the two halves is not lost.
     let mut signal = std::pin::pin!(interrupted());
     let (what, opened) = tokio::select! {
-        asked = asked => asked?,
+        biased;
         () = &mut signal => {
             return Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"));
         }
+        asked = asked => asked?,
     };
     let mut done = Done {
         action: "refresh",
@@ -267,11 +268,12 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         Ok((token.expires_at, None))
     });
     let outcome = tokio::select! {
-        outcome = refreshed => outcome,
+        biased;
         () = signal => Err(Failure::new(
             Code::Interrupted,
-            "interrupted; the refresh that had begun was completed",
+            "interrupted; a refresh that had begun was completed",
         )),
+        outcome = refreshed => outcome,
     };
     // A pair that Slack issued must be stored before the program ends.
     rotator.shutdown(SHUTDOWN).await;
