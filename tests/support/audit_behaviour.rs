@@ -168,9 +168,17 @@ pub(crate) async fn a_batch_of_an_audit_log_is_appended_once_at_its_place(db: Db
         let appended = store.append(run, &[batch("one", 0)]).await;
         appended.expect("it is appended, or there");
     }
-    // Of several batches, all are written or none.
-    let appended = store.append(run, &[batch("one", 0), batch("two", 1)]).await;
-    assert_matches!(appended, Err(Error::Conflict));
+    // Of several batches, all are written or none, also if only the last is there already.
+    let torn = RunId::from_bytes([8; 16]);
+    let appended = store.append(torn, &[batch("late", 1)]).await;
+    appended.expect("it is appended");
+    let both = [batch("one", 0), batch("two", 1)];
+    for run in [run, torn] {
+        let appended = store.append(run, &both).await;
+        assert_matches!(appended, Err(Error::Conflict));
+    }
+    assert_eq!(store.places(torn).await.expect("read").len(), 1);
+    store.remove(torn).await.expect("removed");
     let other = store.append(run, &[batch("two", 0)]).await;
     assert_matches!(other, Err(Error::Conflict));
     let stored = store.batches(run, 0, 2).await.expect("read");
