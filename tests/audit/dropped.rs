@@ -1,5 +1,6 @@
 //! A change whose caller went away: a client disconnected, or a program was interrupted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -42,7 +43,7 @@ async fn dropped(is_strict: bool, deletes: bool) -> (usize, String) {
         options = options.strict();
     }
     let audit = log.open(options).await;
-    let backend = Hooked::<Silent>::new(log.db.backend.clone());
+    let backend = Hooked::<Silent>::new(Arc::clone(&log.db.backend));
     let store = log
         .db
         .store_over(backend.clone(), LocalKeyProvider::new(master_key()))

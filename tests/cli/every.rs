@@ -126,7 +126,7 @@ impl All {
     }
 
     /// Returns the arguments of a command.
-    pub(crate) fn arguments<'a>(&'a self, (path, rest, _): Case) -> Vec<&'a str> {
+    pub(crate) fn arguments(&self, (path, rest, _): Case) -> Vec<&str> {
         let rest = rest
             .iter()
             .map(|it| if *it == NEW { &self.new } else { *it });
@@ -134,7 +134,7 @@ impl All {
     }
 
     /// Returns the arguments with which a command runs in a test: a change without a confirmation.
-    pub(crate) fn confirmed<'a>(&'a self, case: Case) -> Vec<&'a str> {
+    pub(crate) fn confirmed(&self, case: Case) -> Vec<&str> {
         let mut arguments = self.arguments(case);
         if case.2 == Changes {
             arguments.push("--yes");
@@ -143,7 +143,7 @@ impl All {
     }
 
     /// Returns the arguments with which a command changes nothing in this database.
-    fn harmless<'a>(&'a self, case: Case) -> Vec<&'a str> {
+    fn harmless(&self, case: Case) -> Vec<&str> {
         let mut arguments = self.arguments(case);
         if case.2 == Changes || case.0 == "migrate" {
             arguments.push("--dry-run");
@@ -162,7 +162,7 @@ impl All {
     }
 
     /// Returns the word that confirms this change.
-    pub(crate) fn word<'a>(&'a self, (path, rest, _): Case) -> &'a str {
+    pub(crate) fn word(&self, (path, rest, _): Case) -> &str {
         match (path, rest.first()) {
             (_, Some(&NEW)) => &self.new,
             (_, Some(first)) if !first.starts_with('-') => first,
@@ -274,10 +274,11 @@ async fn every_change_is_refused_without_a_terminal_and_without_yes() {
     for case in EVERY.into_iter().filter(|case| case.2 == Changes) {
         let ran = all.house.run(&all.arguments(case)).await;
         ran.ends(4);
-        assert!(
-            ran.out.is_empty() && ran.err.contains("add --yes"),
-            "{ran:?}"
-        );
+        let has_advice = ran.out.is_empty() && ran.err.contains("add --yes");
+        // The refusal names the tenant or the data key.
+        let has_name =
+            case.1.is_empty() || case.0 == "reconcile" || ran.err.contains(all.word(case));
+        assert!(has_advice && has_name, "{ran:?}");
         assert_eq!(all.changed(&before).await, NONE, "{case:?}");
     }
     assert_eq!(all.house.app.fake.call_log().len(), calls);

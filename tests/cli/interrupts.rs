@@ -168,7 +168,7 @@ impl Redis {
 const REMEDY: &str = "run `scripts/tools servers`";
 
 /// Stops every command that `is_meant` selects at so many places.
-async fn each_runs_again(places: usize, is_meant: impl Fn(Case) -> bool) {
+async fn each_runs_again(places: usize, is_meant: fn(Case) -> bool) {
     let redis = Redis::start().await;
     let gate = Gate::before(redis.port).await;
     let url = format!("redis://127.0.0.1:{}", redis.port);
@@ -288,9 +288,13 @@ async fn a_report_that_is_stopped_anywhere_changes_nothing_and_runs_again() {
     each_runs_again(FEW, |(_, _, does)| does == Does::Reads).await;
 }
 
+/// Returns whether a command is about keys or the log.
+fn is_of_all(path: &str) -> bool {
+    path.starts_with("keys") || path.starts_with("audit")
+}
+
 #[tokio::test]
 async fn a_change_of_a_tenant_that_is_stopped_anywhere_is_completed_by_another() {
-    let is_of_all = |path: &str| path.starts_with("keys") || path.starts_with("audit");
     each_runs_again(FEW, |(path, _, does)| {
         does == Does::Changes && !is_of_all(path)
     })
@@ -299,7 +303,6 @@ async fn a_change_of_a_tenant_that_is_stopped_anywhere_is_completed_by_another()
 
 #[tokio::test]
 async fn a_change_of_keys_or_of_the_log_that_is_stopped_anywhere_is_completed_by_another() {
-    let is_of_all = |path: &str| path.starts_with("keys") || path.starts_with("audit");
     each_runs_again(FEW, |(path, _, does)| {
         does == Does::Changes && is_of_all(path)
     })
