@@ -86,7 +86,7 @@ impl Begun<'_> {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        let (Some(tenant), Ok(runtime)) = (self.tenant.take(), Handle::try_current()) else {
+        let Some(tenant) = self.tenant.take() else {
             return;
         };
         let mut acts = Acts {
@@ -95,17 +95,22 @@ impl Drop for Begun<'_> {
         };
         let unknown = Err(backend::Error::Unavailable("nobody waited for it".into()));
         acts.changed(self.changes, self.cleared, &unknown);
-        let reporter = Reporter {
-            witness: self.reporter.witness.clone(),
-            who: Some(self.reporter.who()),
-        };
-        let mut report = Box::pin(async move { reporter.report(acts).await });
-        // A log takes acts at once, and then waits until they are durable. It may be closed before a
-        // new task runs.
-        let mut context = Context::from_waker(Waker::noop());
-        if report.as_mut().poll(&mut context).is_pending() {
-            runtime.spawn(report);
+        if let Some(witness) = &self.reporter.witness {
+            tell(Arc::clone(witness), self.reporter.who(), acts.acts);
         }
+    }
+}
+
+/// Tells a witness of these acts without waiting for it. The report begins before this returns, so
+/// that a log that is closed next still has the acts. The witness logs its own failure.
+pub(super) fn tell(witness: Arc<dyn Witness>, who: AuditContext, acts: Vec<Act>) {
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    let mut report = Box::pin(async move { drop(witness.report(who, acts).await) });
+    let mut context = Context::from_waker(Waker::noop());
+    if report.as_mut().poll(&mut context).is_pending() {
+        drop(runtime.spawn(report));
     }
 }
 

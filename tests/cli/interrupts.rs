@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use slack_installs::LocalKeyProvider;
 use slack_installs::backend::connect;
@@ -141,7 +142,7 @@ impl Redis {
         ]);
         let server = Server::start(&mut command, &directory.path().join("log"));
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Self {
             _server: server,
@@ -286,6 +287,29 @@ async fn is_done_again(all: &All, case: Case, place: usize, name: &str) {
 #[tokio::test]
 async fn a_report_that_is_stopped_anywhere_changes_nothing_and_runs_again() {
     each_runs_again(FEW, |(_, _, does)| does == Does::Reads).await;
+}
+
+/// A pager that is not read to its end blocks the program.
+#[tokio::test]
+async fn an_export_that_nobody_reads_is_interrupted() {
+    let (house, _) = super::audits::house().await;
+    // More records than a pipe takes.
+    for _ in 0..4 {
+        super::trial::fill(&house.app.store, 100).await;
+        house.run(&["audit", "baseline", "--yes"]).await.ends(0);
+    }
+    let mut running = house
+        .command(&["audit", "export"])
+        .spawn()
+        .expect("it starts");
+    let mut out = running.stdout.take().expect("it is piped");
+    out.read_exact(&mut [0; 1000])
+        .await
+        .expect("it has records");
+    signal(running.id().expect("it runs"), "-INT").await;
+    let status = tokio::time::timeout(Duration::from_secs(60), running.wait()).await;
+    let status = status.expect("it does not wait for its reader");
+    assert_eq!(status.expect("a child").code(), Some(130));
 }
 
 /// Returns whether a command is about keys or the log.
