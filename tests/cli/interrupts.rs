@@ -94,7 +94,8 @@ impl Gate {
         self.calls.load(Ordering::SeqCst) - before
     }
 
-    /// Starts a command, and sends it a signal after this many calls. Returns whether that ended it.
+    /// Starts a command, and sends it a signal after this many calls. Returns whether that ended
+    /// it.
     async fn stop(&self, house: &House, arguments: &[&str], calls: usize, name: &str) -> bool {
         let mut closed = self.is_open.subscribe();
         self.close_after(calls);
