@@ -43,6 +43,20 @@ pub fn printable_json(json: &str) -> String {
     line
 }
 
+/// Returns YAML that a terminal can show. Only its quoted texts may have such characters.
+#[cfg(feature = "manifest")]
+pub(crate) fn printable_yaml(yaml: &str) -> String {
+    let mut safe = String::with_capacity(yaml.len());
+    for char in yaml.chars() {
+        if char != '\n' && is_dangerous(char) {
+            write!(safe, "\\U{:08x}", u32::from(char)).expect("a String takes any text");
+        } else {
+            safe.push(char);
+        }
+    }
+    safe
+}
+
 /// Returns a number with its noun, which is in the plural unless the number is one.
 ///
 /// ```

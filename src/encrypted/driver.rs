@@ -305,7 +305,9 @@ impl<B: Backend> Driver<B> {
                 return Ok((None, answer));
             }
             let cleared = self.cleared(partition, &changes, acts).await?;
+            let begun = self.witness.begin(acts, &changes, &cleared);
             let outcome = self.commit(partition, &changes).await;
+            begun.end();
             acts.changed(&changes, &cleared, &outcome);
             match outcome {
                 Ok(()) => return Ok((put, answer)),

@@ -1,6 +1,10 @@
 //! Reports to a witness what the driver did with a tenant's rows.
 
+use std::future::Future as _;
 use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use tokio::runtime::Handle;
 
 use super::names::{BOT, INSTALL, USER, tenant_of};
 use super::record;
@@ -31,11 +35,27 @@ impl Reporter {
     /// Tells the witness of these acts. An error means that nothing may be handed out.
     pub(super) async fn report(&self, acts: Acts) -> Result<(), Error> {
         match &self.witness {
-            Some(witness) if !acts.acts.is_empty() => {
-                let who = self.who.clone().unwrap_or_else(AuditContext::current);
-                witness.report(who, acts.acts).await
-            }
+            Some(witness) if !acts.acts.is_empty() => witness.report(self.who(), acts.acts).await,
             _ => Ok(()),
+        }
+    }
+
+    fn who(&self) -> AuditContext {
+        self.who.clone().unwrap_or_else(AuditContext::current)
+    }
+
+    /// Begins a commit of these changes, whose outcome is unknown until it has ended.
+    pub(super) fn begin<'a>(
+        &'a self,
+        acts: &Acts,
+        changes: &'a [Change],
+        cleared: &'a [(Slot, Version)],
+    ) -> Begun<'a> {
+        Begun {
+            reporter: self,
+            tenant: acts.tenant.clone(),
+            changes,
+            cleared,
         }
     }
 
@@ -44,6 +64,53 @@ impl Reporter {
         let mut acts = self.acts(&key.partition);
         acts.opened(&key.slot, "", row, false);
         self.report(acts).await
+    }
+}
+
+/// A commit that has begun. If its caller goes away before it ends, the database may have applied
+/// it, so dropping this value tells the witness that the outcome is unknown.
+pub(super) struct Begun<'a> {
+    reporter: &'a Reporter,
+    /// `None` if nothing is collected, or the commit has ended.
+    tenant: Option<InstallationKey>,
+    changes: &'a [Change],
+    cleared: &'a [(Slot, Version)],
+}
+
+impl Begun<'_> {
+    /// Says that the outcome is known.
+    pub(super) fn end(mut self) {
+        self.tenant = None;
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let Some(tenant) = self.tenant.take() else {
+            return;
+        };
+        let mut acts = Acts {
+            tenant: Some(tenant),
+            acts: Vec::new(),
+        };
+        let unknown = Err(backend::Error::Unavailable("nobody waited for it".into()));
+        acts.changed(self.changes, self.cleared, &unknown);
+        if let Some(witness) = &self.reporter.witness {
+            tell(Arc::clone(witness), self.reporter.who(), acts.acts);
+        }
+    }
+}
+
+/// Tells a witness of these acts without waiting for it. The report begins before this returns, so
+/// that a log that is closed next still has the acts. The witness logs its own failure.
+pub(super) fn tell(witness: Arc<dyn Witness>, who: AuditContext, acts: Vec<Act>) {
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    let mut report = Box::pin(async move { drop(witness.report(who, acts).await) });
+    let mut context = Context::from_waker(Waker::noop());
+    if report.as_mut().poll(&mut context).is_pending() {
+        drop(runtime.spawn(report));
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::expected::Expected;
 use super::{events, urls};
+use crate::wording::{printable_json, printable_yaml};
 
 /// A manifest for an app that has none yet. [`check`](super::check) finds nothing in it, if the
 /// redirect URLs are on https, and the scopes are not known or at least one is requested.
@@ -62,7 +63,7 @@ impl Starter {
              # Token rotation cannot be turned off again.\n",
         );
         write_yaml(&mut text, &self.manifest(), 0);
-        text
+        printable_yaml(&text)
     }
 
     /// Writes the manifest as JSON.
@@ -70,8 +71,8 @@ impl Starter {
     pub fn to_json(&self) -> String {
         let mut text = String::new();
         write_json(&mut text, &self.manifest(), 0);
-        text.push('\n');
-        text
+        let lines = text.lines().map(|line| printable_json(line) + "\n");
+        lines.collect()
     }
 
     fn manifest(&self) -> Part {

@@ -6,6 +6,7 @@ mod support;
 
 mod actors;
 mod attacks;
+mod dropped;
 mod export;
 mod fleet;
 mod keys;

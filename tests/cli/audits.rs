@@ -15,6 +15,12 @@ use slack_installs::backend::{Backend as _, Change, Key, Scope};
 pub(crate) async fn house() -> (House, String) {
     let house = House::new().await;
     house.install(ADA).await;
+    let public = log(&house).await;
+    (house, public)
+}
+
+/// Begins a log of this app, and reads a token. Returns the public key of the log.
+pub(crate) async fn log(house: &House) -> String {
     let store = house.app.store.clone();
     let signer = SigningKey::from_bytes(&[7; 32], 1);
     let public = signer.verifying_key(std::time::SystemTime::UNIX_EPOCH, None);
@@ -35,7 +41,7 @@ pub(crate) async fn house() -> (House, String) {
     let read = context.scope(read).await;
     assert!(read.expect("the database is up").is_some());
     assert!(audit.close().await);
-    (house, format!("1:{public}"))
+    format!("1:{public}")
 }
 
 #[tokio::test]

@@ -1,13 +1,10 @@
 //! `copy` and `migrate`.
 
-use std::time::Duration;
+use slack_installs::backend::{Backend, Row, Scope, Sealed};
 
-use slack_installs::InstallationStore as _;
-use slack_installs::backend::{Backend as _, Row, Scope, Sealed};
-
+use super::trial::fill;
 use super::{House, open_sqlite};
 use crate::support::app::{ADA, ALPHA};
-use crate::support::installs::{With as _, in_workspace};
 
 const COPY: [&str; 3] = ["copy", "env:SLACK_INSTALLS_URL", "sqlite:copy.sqlite3"];
 
@@ -66,33 +63,45 @@ async fn an_unfinished_copy_is_no_store_until_it_is_finished() {
     assert_eq!(house.run_json(&stats).await.json()["workspaces"], 2);
 }
 
+/// Returns the number of rows.
+pub(crate) async fn count(database: &dyn Backend) -> usize {
+    let (mut rows, mut from) = (0, None);
+    loop {
+        let page = database.scan(&Scope::Everything, from, 1000).await;
+        let page = page.expect("the database is up");
+        rows += page.rows.len();
+        from = page.next;
+        if from.is_none() {
+            return rows;
+        }
+    }
+}
+
+/// Copies, and kills the copy twice in its middle.
+pub(crate) async fn killed_twice(house: &House, copy: &[&str], target: &dyn Backend) {
+    for _ in 0..2 {
+        let before = count(target).await;
+        let mut running = house.command(copy).spawn().expect("the program starts");
+        while count(target).await < before + 40 {
+            let is_over = running.try_wait().expect("a child").is_some();
+            assert!(!is_over, "the copy was too fast to be killed");
+        }
+        running.start_kill().expect("it runs");
+        assert!(running.wait().await.expect("a child").code().is_none());
+        // What is there is no store yet.
+        let ran = house.run(&["stats", "--database", copy[2]]).await;
+        ran.ends(4);
+        assert!(ran.err.contains("rows are being copied"), "{ran:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_copy_that_was_killed_twice_continues_and_every_row_opens() {
     let house = House::new().await;
-    for n in 0..300 {
-        let tenant = in_workspace(&format!("T0COPY{n:05}")).with_bot("xoxb-1");
-        house.app.store.store(&tenant).await.expect("stored");
-    }
+    fill(&house.app.store, 100).await;
     let target = open_sqlite(&house.path("copy.sqlite3")).await;
-    let count = async || {
-        let page = target.scan(&Scope::Everything, None, 1000).await;
-        page.expect("the file is a database").rows.len()
-    };
-    for _ in 0..2 {
-        let before = count().await;
-        let mut copy = house.command(&COPY).spawn().expect("the program starts");
-        while count().await < before + 20 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            let is_over = copy.try_wait().expect("a child").is_some();
-            assert!(!is_over || count().await >= before + 20);
-        }
-        copy.kill().await.expect("it runs");
-    }
-    let ran = house.run_json(&COPY).await;
-    if ran.code != 0 {
-        // The second copy was finished before it was killed.
-        ran.ends(4);
-    }
+    killed_twice(&house, &COPY, &*target).await;
+    house.run(&COPY).await.ends(0);
     let verify = ["verify", "--database", "sqlite:copy.sqlite3"];
     let opened = &house.run_json(&verify).await.json()["opened"];
     assert_eq!(*opened, house.rows().await.len());

@@ -11,7 +11,7 @@ fn page(name: &str) -> String {
 }
 
 /// Returns the names in the list of commands of a help text.
-fn commands(help: &str) -> Vec<String> {
+pub(crate) fn commands(help: &str) -> Vec<String> {
     let list = help.split("Commands:\n").nth(1).unwrap_or_default();
     let list = list.split("\n\n").next().unwrap_or_default();
     let names = list

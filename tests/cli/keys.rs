@@ -8,7 +8,7 @@ use super::House;
 use crate::support::app::{ADA, ALPHA};
 
 /// The app's store, in a process that did its work this many minutes ago.
-fn minutes_ago(house: &House, minutes: u64) -> AppStore {
+pub(crate) fn minutes_ago(house: &House, minutes: u64) -> AppStore {
     let then = move || Clock::default().now() - Duration::from_secs(minutes * 60);
     house.app.store.clone().with_clock(Clock::from_fn(then))
 }
@@ -133,40 +133,6 @@ async fn a_key_is_added_promoted_after_a_while_or_by_force_and_listed() {
             .await
             .ends(2);
     }
-}
-
-#[tokio::test]
-async fn a_dry_run_and_a_refusal_of_every_change_of_keys_change_no_row() {
-    let house = house().await;
-    let new = minutes_ago(&house, 16).keys().add().await.expect("adds");
-    let new = new.to_string();
-    let before = house.rows().await;
-    for action in [
-        &["add"][..],
-        &["promote", &new],
-        &["promote", &new, "--force"],
-        &["reseal"],
-        &["destroy", &new],
-        &["rewrap"],
-    ] {
-        let action = [&["keys"], action].concat();
-        let ran = house
-            .run_json(&[&action[..], &["--dry-run"]].concat())
-            .await;
-        ran.ends(0);
-        assert_eq!(ran.json()["is_dry_run"], true, "{ran:?}");
-        assert_eq!(house.rows().await, before, "{action:?}");
-        let ran = house.run(&action).await;
-        ran.ends(4);
-        let named = action.contains(&new.as_str());
-        assert!(
-            ran.err.contains("--yes") && (!named || ran.err.contains(&new)),
-            "{ran:?}"
-        );
-        assert_eq!(house.rows().await, before, "{action:?}");
-    }
-    house.run(&["keys", "list"]).await.ends(0);
-    assert_eq!(house.rows().await, before);
 }
 
 #[tokio::test]

@@ -11,8 +11,11 @@ mod copies;
 mod docs;
 mod doctor;
 mod elsewhere;
+mod every;
 mod halfway;
 mod hostile;
+#[cfg(all(feature = "postgres", feature = "redis"))]
+mod interrupts;
 mod keys;
 mod large;
 mod look;
@@ -99,13 +102,23 @@ impl House {
     pub(crate) async fn with_keys(
         provider: impl FnOnce(MasterKey) -> Arc<dyn KeyProvider>,
     ) -> Self {
-        let fake = FakeSlack::start_with(world()).await.expect("a free port");
         let directory = tempfile::tempdir().expect("a directory");
-        let master = MasterKey::generate();
-        let master_key = master.to_base64().to_string();
         let path = directory.path().join("db.sqlite3");
         let backend = SqliteBackend::open(&path).await.expect("a new file");
-        let backend: Arc<dyn Backend> = Arc::new(backend);
+        let url = format!("sqlite:{}", path.display());
+        Self::over(directory, Arc::new(backend), &url, provider).await
+    }
+
+    /// Makes an app in this database.
+    pub(crate) async fn over(
+        directory: TempDir,
+        backend: Arc<dyn Backend>,
+        url: &str,
+        provider: impl FnOnce(MasterKey) -> Arc<dyn KeyProvider>,
+    ) -> Self {
+        let fake = FakeSlack::start_with(world()).await.expect("a free port");
+        let master = MasterKey::generate();
+        let master_key = master.to_base64().to_string();
         let store = EncryptedStore::open(backend, provider(master), fake.client_id()).await;
         let store = store.expect("opens");
         let slack = SlackClient::new(fake.environment());
@@ -124,7 +137,7 @@ impl House {
                 fake.client_secret().expose().to_owned(),
             ),
             ("SLACK_URL", fake.environment().base().to_string()),
-            ("SLACK_INSTALLS_URL", format!("sqlite:{}", path.display())),
+            ("SLACK_INSTALLS_URL", url.to_owned()),
             (
                 "SLACK_INSTALLS_MASTER_KEY_FILE",
                 key_file.display().to_string(),

@@ -5,9 +5,10 @@ use std::process::Stdio;
 use slack_installs::store::LifecycleStore as _;
 use tokio::process::Command;
 
-use super::act::{ACTIONS, house};
+use super::act::house;
+use super::every::{All, Does, EVERY, NONE};
 use super::{House, Ran};
-use crate::support::app::{ALPHA, BRAVO, key};
+use crate::support::app::{ALPHA, key};
 
 impl House {
     /// Runs the program on a terminal of this width. `steps` are pairs of a text to wait for, and
@@ -71,30 +72,63 @@ const REFUSALS: [(&str, i32, &str); 6] = [
     ("T0AL\u{3}", 130, "interrupted"),
 ];
 
+/// The changes that cannot be undone by another command meet every refusal, and each of the others
+/// one of them and the interrupt.
 #[tokio::test]
 async fn another_text_or_an_interrupt_at_the_question_changes_nothing() {
-    let house = house().await;
-    let before = house.rows().await;
-    let calls = house.app.fake.call_log().len();
-    let keys: [&[&str]; 3] = [&["keys", "add"], &["keys", "reseal"], &["keys", "rewrap"]];
-    for (nth, action) in ACTIONS.iter().chain(&keys).enumerate() {
-        let word = match action {
-            ["reconcile"] => "reconcile",
-            ["keys", word] => word,
-            _ if action.contains(&BRAVO) => BRAVO,
-            _ => ALPHA,
-        };
-        let question = format!("Type {word} to continue: ");
-        // Each action meets the interrupt, and one of the other refusals.
-        for (typed, code, text) in [REFUSALS[nth % 4], REFUSALS[4], REFUSALS[5]] {
-            let ran = house.on_terminal(80, &[(&question, typed)], action).await;
-            assert!(
-                ran.ends(code).contains(text),
-                "{action:?} {typed:?} {ran:?}"
-            );
+    let all = All::new(House::new().await).await;
+    let before = all.house.rows().await;
+    let calls = all.house.app.fake.call_log().len();
+    let changes = EVERY.into_iter().filter(|case| case.2 == Does::Changes);
+    for (nth, case) in changes.enumerate() {
+        let question = format!("Type {} to continue: ", all.word(case));
+        let few = [REFUSALS[nth % 4], REFUSALS[4 + nth % 2]];
+        let is_final = ["keys promote", "keys destroy", "audit erase"].contains(&case.0);
+        for (typed, code, text) in if is_final { &REFUSALS[..] } else { &few } {
+            let steps = [(question.as_str(), *typed)];
+            let ran = all
+                .house
+                .on_terminal(80, &steps, &all.arguments(case))
+                .await;
+            assert!(ran.ends(*code).contains(text), "{case:?} {typed:?} {ran:?}");
             assert!(!ran.out.contains("^Cerror"), "{ran:?}");
-            assert_eq!(house.rows().await, before, "{action:?} {typed:?}");
+            assert_eq!(all.changed(&before).await, NONE, "{case:?} {typed:?}");
         }
     }
-    assert_eq!(house.app.fake.call_log().len(), calls);
+    assert_eq!(all.house.app.fake.call_log().len(), calls);
+}
+
+#[tokio::test]
+async fn the_id_of_a_data_key_or_of_a_tenant_of_the_log_that_is_typed_confirms() {
+    let all = All::new(House::new().await).await;
+    for path in ["audit erase", "keys destroy"] {
+        confirmed(&all, path).await;
+    }
+    // Another house, because the key is destroyed.
+    let all = All::new(House::new().await).await;
+    confirmed(&all, "keys promote").await;
+}
+
+/// Types the right word at the question of a command, and checks that the change was made.
+async fn confirmed(all: &All, path: &str) {
+    let case = EVERY.into_iter().find(|case| case.0 == path);
+    let case = case.expect("it is in the table");
+    let word = all.word(case);
+    let (question, typed) = (format!("Type {word} to continue: "), format!("{word}\n"));
+    let steps = [(question.as_str(), typed.as_str())];
+    let ran = all
+        .house
+        .on_terminal(100, &steps, &all.arguments(case))
+        .await;
+    ran.ends(0);
+    let listed = all.house.run(&["keys", "list"]).await;
+    let line = listed.ends(0).lines().find(|line| line.starts_with(word));
+    match path {
+        "keys promote" => assert!(line.is_some_and(|it| it.contains("primary")), "{listed:?}"),
+        "keys destroy" => assert_eq!(line, None, "{listed:?}"),
+        _ => {
+            let again = [&all.arguments(case)[..], &["--yes"]].concat();
+            all.house.run(&again).await.ends(3);
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! Commands against real servers.
 
 use slack_installs::InstallationStore as _;
-use slack_installs::backend::{Backend, Scope, connect};
+use slack_installs::backend::connect;
 use slack_installs::{EncryptedStore, LocalKeyProvider, MasterKey};
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Executor as _};
 
+use super::copies::{count, killed_twice};
 use super::refusals::all_end;
 use super::trial::fill;
 use super::{House, kinds, open_sqlite};
@@ -165,38 +166,6 @@ async fn a_wrong_password_and_a_role_that_only_reads_are_said_so() {
     let ran = house.run(&["stats"]).await;
     ran.ends(5);
     assert!(ran.err.contains("check its address"), "{ran:?}");
-}
-
-/// Returns the number of rows.
-async fn count(database: &dyn Backend) -> usize {
-    let (mut rows, mut from) = (0, None);
-    loop {
-        let page = database.scan(&Scope::Everything, from, 1000).await;
-        let page = page.expect("the database is up");
-        rows += page.rows.len();
-        from = page.next;
-        if from.is_none() {
-            return rows;
-        }
-    }
-}
-
-/// Copies, and kills the copy twice in its middle.
-async fn killed_twice(house: &House, copy: &[&str], target: &dyn Backend) {
-    for _ in 0..2 {
-        let before = count(target).await;
-        let mut running = house.command(copy).spawn().expect("the program starts");
-        while count(target).await < before + 40 {
-            let is_over = running.try_wait().expect("a child").is_some();
-            assert!(!is_over, "the copy was too fast to be killed");
-        }
-        running.start_kill().expect("it runs");
-        assert!(running.wait().await.expect("a child").code().is_none());
-        // What is there is no store yet.
-        let ran = house.run(&["stats", "--database", copy[2]]).await;
-        ran.ends(4);
-        assert!(ran.err.contains("rows are being copied"), "{ran:?}");
-    }
 }
 
 async fn moves(tenants: usize) {

@@ -9,7 +9,7 @@ use crate::support::app::{ADA, ALPHA, key};
 use slack_installs::store::Mark;
 use slack_installs::testing::Fault;
 
-async fn signal(process: u32, name: &str) {
+pub(crate) async fn signal(process: u32, name: &str) {
     let mut kill = Command::new("kill");
     let sent = kill.args([name, &process.to_string()]).status().await;
     assert!(sent.expect("`kill` runs").success());

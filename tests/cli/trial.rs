@@ -24,7 +24,12 @@ const LOCKED: &str = "T0LOCKED001";
 
 /// Stores this many tenants, each with a bot, a user and a webhook.
 pub(crate) async fn fill(store: &Store, tenants: usize) {
-    stream::iter(0..tenants)
+    fill_from(store, 0, tenants).await;
+}
+
+/// Stores the tenants from this number on.
+pub(crate) async fn fill_from(store: &Store, first: usize, tenants: usize) {
+    stream::iter(first..tenants)
         .for_each_concurrent(32, async |n| {
             let tenant = in_workspace(&format!("T1FILL{n:06}"))
                 .with_bot("xoxb-1")

@@ -163,6 +163,12 @@ pub(crate) fn print_all(text: &str) {
     }
 }
 
+/// Writes a part of a long output. While its reader does not read, the program can be interrupted.
+pub(crate) async fn print_part(text: String) {
+    // A write does not fail: it succeeds, or ends the process.
+    drop(tokio::task::spawn_blocking(move || print_all(&text)).await);
+}
+
 fn json_line<T: Serialize>(report: &T) -> String {
     safe_json(&serde_json::to_string(report).unwrap_or_else(|_| "null".to_owned()))
 }

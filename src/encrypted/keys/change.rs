@@ -48,8 +48,8 @@ impl<B: Backend> Keys<B> {
         let key = (new.id, Arc::clone(&new.key));
         let put = self.put_new(new);
         let id = key.0;
-        let written = self.write(manifest, key, Expect::Absent, vec![put]).await?;
-        self.reported(&written, &[(ActKind::Key, id)]).await
+        let write = self.write(manifest, key, Expect::Absent, vec![put]);
+        self.reported(write, &[(ActKind::Key, id)]).await
     }
 
     /// Makes a new key the primary, and retires the old one.
@@ -64,9 +64,9 @@ impl<B: Backend> Keys<B> {
             let next = manifest.with_distributed(id, now).promoted(id, now);
             let put = self.put_new(new);
             let expect = Expect::Version(version);
-            let written = self.write(next, (id, key), expect, vec![put]).await?;
+            let write = self.write(next, (id, key), expect, vec![put]);
             let acts = [(ActKind::Key, id), (ActKind::Promote, id)];
-            if self.reported(&written, &acts).await? {
+            if self.reported(write, &acts).await? {
                 return Ok(id);
             }
         }
@@ -84,8 +84,8 @@ impl<B: Backend> Keys<B> {
             let id = new.id;
             let next = loaded.manifest.with_distributed(id, now);
             let put = self.put_new(new);
-            let written = self.write_over(&loaded, next, vec![put]).await?;
-            if self.reported(&written, &[(ActKind::Key, id)]).await? {
+            let write = self.write_over(&loaded, next, vec![put]);
+            if self.reported(write, &[(ActKind::Key, id)]).await? {
                 return Ok(id);
             }
         }
@@ -102,9 +102,8 @@ impl<B: Backend> Keys<B> {
         let unwrapped = self.fetch(key.id, key.epoch).await?;
         let next = loaded.manifest.promoted(key.id, now);
         let expect = Expect::Version(loaded.version);
-        let written = self.write(next, (key.id, unwrapped), expect, Vec::new());
-        self.reported(&written.await?, &[(ActKind::Promote, key.id)])
-            .await
+        let write = self.write(next, (key.id, unwrapped), expect, Vec::new());
+        self.reported(write, &[(ActKind::Promote, key.id)]).await
     }
 
     /// Deletes a key that is not the primary. Returns `false` if this manifest is no longer the
@@ -117,8 +116,8 @@ impl<B: Backend> Keys<B> {
         let next = loaded.manifest.without(id);
         let slot = key_slot(id);
         let delete = Change::Delete { slot, only: None };
-        let written = self.write_over(loaded, next, vec![delete]).await?;
-        self.reported(&written, &[(ActKind::Destroy, id)]).await
+        let write = self.write_over(loaded, next, vec![delete]);
+        self.reported(write, &[(ActKind::Destroy, id)]).await
     }
 
     /// Wraps a key again, under what the provider wraps with now. The data key stays the same.
@@ -152,21 +151,25 @@ impl<B: Backend> Keys<B> {
                 expect: Expect::Version(row.version),
             };
             let next = loaded.manifest.unchanged();
-            let written = self.write_over(&loaded, next, vec![put]).await?;
-            if self.reported(&written, &[(ActKind::Rewrap, id)]).await? {
+            let write = self.write_over(&loaded, next, vec![put]);
+            if self.reported(write, &[(ActKind::Rewrap, id)]).await? {
                 return Ok(RewrapOutcome::Rewrapped);
             }
         }
         Err(overtaken())
     }
 
-    /// Returns whether the keyring was changed. If so, the witness has recorded these acts.
+    /// Changes the keyring. Returns whether it was changed; if so, the witness has recorded these
+    /// acts.
     async fn reported(
         &self,
-        written: &Attempt,
+        write: impl Future<Output = Result<Attempt, KeyringError>> + Send,
         acts: &[(ActKind, KeyId)],
     ) -> Result<bool, KeyringError> {
-        let is_done = matches!(written, Attempt::Done);
+        let begun = self.witness.begin(acts);
+        let written = write.await;
+        begun.end();
+        let is_done = matches!(written?, Attempt::Done);
         for &(kind, id) in acts.iter().filter(|_| is_done) {
             self.report_change(kind, id).await?;
         }

@@ -5,8 +5,8 @@
 //! with these keys, so waiting could never end.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 
+use crate::encrypted::reporter::tell;
 use crate::seal::KeyId;
 use crate::store::{Act, ActKind, AuditContext, Error, Witness};
 
@@ -29,11 +29,19 @@ impl KeyWitness {
             std::mem::take(&mut state.early)
         };
         for (context, act) in early {
-            spawn(Arc::clone(witness), context, act);
+            tell(Arc::clone(witness), context, vec![act]);
         }
     }
 
-    /// Reports a call to the key provider.
+    /// Begins a change of the keyring with these acts.
+    pub(super) fn begin<'a>(&'a self, acts: &'a [(ActKind, KeyId)]) -> Begun<'a> {
+        Begun {
+            witness: self,
+            acts,
+        }
+    }
+
+    /// Reports a call to the key provider, or a change whose outcome is unknown.
     pub(super) fn report(&self, kind: ActKind, id: KeyId, is_done: bool) {
         let act = Act {
             is_done,
@@ -41,7 +49,7 @@ impl KeyWitness {
         };
         let context = AuditContext::current();
         if let Some((witness, act)) = self.with_witness(&context, act) {
-            spawn(witness, context, act);
+            tell(witness, context, vec![act]);
         }
     }
 
@@ -73,19 +81,25 @@ impl KeyWitness {
     }
 }
 
-fn spawn(witness: Arc<dyn Witness>, context: AuditContext, act: Act) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        return;
-    };
-    // The witness logs its own failure.
-    let mut report = Box::pin(async move { drop(witness.report(context, vec![act]).await) });
-    // It begins before this returns, so that a log that is closed next still has the act.
-    let is_pending = report
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-        .is_pending();
-    if is_pending {
-        drop(runtime.spawn(report));
+/// A change of the keyring that has begun. If its caller goes away before it ends, the database may
+/// have applied it, so dropping this value reports that its outcome is unknown.
+pub(super) struct Begun<'a> {
+    witness: &'a KeyWitness,
+    acts: &'a [(ActKind, KeyId)],
+}
+
+impl Begun<'_> {
+    /// Says that the outcome is known.
+    pub(super) fn end(mut self) {
+        self.acts = &[];
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        for &(kind, id) in self.acts {
+            self.witness.report(kind, id, false);
+        }
     }
 }
 

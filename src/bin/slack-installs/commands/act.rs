@@ -229,14 +229,21 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
     let whose = args.user.as_ref().map_or("bot", |user| user.as_str());
     let asked = async {
         let before = stored(session, tenant).await?;
-        let named = named(&before);
-        let what = format!("The tokens of {whose} of {named} will be replaced");
-        let decision = confirmed(&args.act, &what, tenant.id()).await?;
-        Ok::<_, Failure>((before, what, decision))
+        let what = format!(
+            "The tokens of {whose} of {} will be replaced",
+            named(&before)
+        );
+        let opened = match confirmed(&args.act, &what, tenant.id()).await? {
+            Decision::Act => Some(parts(session, true, true).await?),
+            Decision::DryRun => None,
+        };
+        Ok::<_, Failure>((before, what, opened))
     };
-    let (before, what, decision) = tokio::select! {
+    // A signal between the two halves is not lost.
+    let mut signal = std::pin::pin!(interrupted());
+    let (before, what, opened) = tokio::select! {
         biased;
-        () = interrupted() => {
+        () = &mut signal => {
             return Err(Failure::new(Code::Interrupted, "interrupted; nothing was changed"));
         }
         asked = asked => asked?,
@@ -249,12 +256,10 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         text: what.clone(),
         details: json!({ "credential": whose }),
     };
-    if decision == Decision::DryRun {
+    let Some(OperatorParts { rotator, .. }) = opened else {
         report(session, &done);
         return Ok(Code::Ok);
-    }
-    let parts = parts(session, true, true).await?;
-    let rotator = &parts.rotator;
+    };
     let context = context("refresh", args.reason.as_deref());
     let refreshed = context.scope(async {
         if args.revive {
@@ -269,9 +274,9 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
     });
     let outcome = tokio::select! {
         biased;
-        () = interrupted() => Err(Failure::new(
+        () = signal => Err(Failure::new(
             Code::Interrupted,
-            "interrupted; the refresh that had begun was completed",
+            "interrupted; a refresh that had begun was completed",
         )),
         outcome = refreshed => outcome,
     };

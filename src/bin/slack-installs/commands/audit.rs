@@ -19,7 +19,7 @@ use super::tenant::logged_as;
 use crate::args::{Act, Audit, Records, VerifyAudit};
 use crate::confirm::{Decision, confirmed};
 use crate::failure::{Code, Failure, chain};
-use crate::output::{Output, print_all, safe_json};
+use crate::output::{Output, print_all, print_part, safe_json};
 
 /// Runs a command.
 pub(crate) async fn run(session: &Session<'_>, audit: &Audit) -> Result<Code, Failure> {
@@ -150,11 +150,10 @@ async fn export(session: &Session<'_>, args: &Records) -> Result<Code, Failure> 
     while let Some(record) = stream.try_next().await? {
         lines.push_str(&safe_json(&record.to_line()));
         if lines.len() > AT_ONCE {
-            print_all(&lines);
-            lines.clear();
+            print_part(std::mem::take(&mut lines)).await;
         }
     }
-    print_all(&lines);
+    print_part(lines).await;
     Ok(Code::Ok)
 }
 
