@@ -1,6 +1,6 @@
 //! The commands that change tenants. Each says what it does, asks, and then calls the library.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use slack_installs::operate::{
 };
 use slack_installs::store::{AuditContext, Credential};
 use slack_installs::{
-    Delete, InstallationKey, InstallationStore as _, OperatorOptions, OperatorParts,
+    Delete, InstallationKey, InstallationStore as _, OperatorOptions, OperatorParts, TokenRotator,
 };
 
 use super::audit::has_log;
@@ -219,7 +219,25 @@ pub(crate) async fn purge(session: &Session<'_>, args: &Deleting) -> Result<Code
     Ok(Code::Ok)
 }
 
-/// Replaces a pair of tokens.
+/// Replaces a pair of tokens. Returns its expiry, and why the old ones could not be revoked.
+async fn replaced(
+    rotator: &TokenRotator,
+    args: &Refresh,
+    credential: Credential,
+) -> Result<(Option<SystemTime>, Option<slack_installs::slack::Error>), Failure> {
+    let tenant = &args.tenant;
+    if args.revive {
+        rotator.revive(tenant, credential.clone()).await?;
+    }
+    if args.leaked {
+        let rotated = rotator.rotate_now(tenant, credential).await?;
+        return Ok((rotated.token.expires_at, rotated.unrevoked));
+    }
+    let token = rotator.refresh_now(tenant, credential).await?;
+    Ok((token.expires_at, None))
+}
+
+/// Runs `refresh`.
 pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Code, Failure> {
     let tenant = &args.tenant;
     let credential = match &args.user {
@@ -229,10 +247,8 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
     let whose = args.user.as_ref().map_or("bot", |user| user.as_str());
     let asked = async {
         let before = stored(session, tenant).await?;
-        let what = format!(
-            "The tokens of {whose} of {} will be replaced",
-            named(&before)
-        );
+        let named = named(&before);
+        let what = format!("The tokens of {whose} of {named} will be replaced");
         let opened = match confirmed(&args.act, &what, tenant.id()).await? {
             Decision::Act => Some(parts(session, true, true).await?),
             Decision::DryRun => None,
@@ -261,17 +277,7 @@ pub(crate) async fn refresh(session: &Session<'_>, args: &Refresh) -> Result<Cod
         return Ok(Code::Ok);
     };
     let context = context("refresh", args.reason.as_deref());
-    let refreshed = context.scope(async {
-        if args.revive {
-            rotator.revive(tenant, credential.clone()).await?;
-        }
-        if args.leaked {
-            let rotated = rotator.rotate_now(tenant, credential).await?;
-            return Ok::<_, Failure>((rotated.token.expires_at, rotated.unrevoked));
-        }
-        let token = rotator.refresh_now(tenant, credential).await?;
-        Ok((token.expires_at, None))
-    });
+    let refreshed = context.scope(replaced(&rotator, args, credential));
     let outcome = tokio::select! {
         biased;
         () = signal => Err(Failure::new(
