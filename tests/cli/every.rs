@@ -245,7 +245,9 @@ async fn every_report_and_every_dry_run_ends_well_as_text_and_as_json_and_change
         let ran = all.house.run(&arguments).await;
         let is_silent = case == ("man", &["pages"], Else);
         assert_eq!(ran.ends(0).is_empty(), is_silent, "{ran:?}");
-        assert_eq!(ran.err, "", "{arguments:?}");
+        // A starter has placeholders for what is not set, and names them.
+        let has_notes = case.0 == "manifest";
+        assert_eq!(ran.err.is_empty(), !has_notes, "{ran:?}");
         cleared(&all.house);
         let ran = all.house.run_json(&arguments).await;
         ran.ends(0);
