@@ -67,7 +67,7 @@ impl Reporter {
     }
 }
 
-/// A commit that has begun. If its caller goes away before it ends, the database may have applied
+/// A commit that has begun. If the call is cancelled before it ends, the database may have applied
 /// it, so dropping this value tells the witness that the outcome is unknown.
 pub(super) struct Begun<'a> {
     reporter: &'a Reporter,
@@ -93,7 +93,7 @@ impl Drop for Begun<'_> {
             tenant: Some(tenant),
             acts: Vec::new(),
         };
-        let unknown = Err(backend::Error::Unavailable("nobody waited for it".into()));
+        let unknown = Err(backend::Error::Unavailable("the call was cancelled".into()));
         acts.changed(self.changes, self.cleared, &unknown);
         if let Some(witness) = &self.reporter.witness {
             tell(Arc::clone(witness), self.reporter.who(), acts.acts);

@@ -578,7 +578,7 @@ struct Successors<'s> {
     protocol: &'s Protocol,
     reuse: Reuse,
     found: Vec<State>,
-    /// The steps that lead to these states, if somebody wants to read them.
+    /// The steps that lead to these states, if they are wanted.
     steps: Option<Vec<String>>,
 }
 

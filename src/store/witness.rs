@@ -19,7 +19,7 @@ tokio::task_local! {
 /// # Contract
 ///
 /// A store reports to its witness each opened credential, each changed row of a tenant and each key
-/// that it makes, before it returns the result to its caller. If the caller goes away during a
+/// that it makes, before it returns the result to its caller. If a call is cancelled during a
 /// change, the store reports the change with an unknown outcome (`is_done` is `false`): it polls the
 /// report once, and the rest is a task of its own.
 ///

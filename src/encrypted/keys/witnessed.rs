@@ -81,7 +81,7 @@ impl KeyWitness {
     }
 }
 
-/// A change of the keyring that has begun. If its caller goes away before it ends, the database may
+/// A change of the keyring that has begun. If the call is cancelled before it ends, the database may
 /// have applied it, so dropping this value reports that its outcome is unknown.
 pub(super) struct Begun<'a> {
     witness: &'a KeyWitness,
