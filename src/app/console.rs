@@ -250,7 +250,6 @@ async fn check_rows(
     }
 }
 
-/// Returns the check that fails with this error. A missing or wrong value stays an error.
 /// Checks that no part of the schema was dropped. The database was opened before.
 async fn check_schema(url: Option<&str>) -> Check {
     let missing = match url {
@@ -279,6 +278,7 @@ async fn check_schema(url: Option<&str>) -> Check {
     }
 }
 
+/// Returns the check that fails with this error. A missing or wrong value stays an error.
 fn check_of(error: AppError) -> Result<Check, AppError> {
     let text = error_chain(&error);
     let Some(source) = std::error::Error::source(&error) else {
