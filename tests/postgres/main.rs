@@ -16,6 +16,7 @@ use servers::queues::{refresh_at, refreshes};
 mod by_url;
 mod faults;
 mod guide;
+mod lookups;
 mod pool;
 mod refusals;
 mod round_trips;

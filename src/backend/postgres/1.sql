@@ -23,6 +23,8 @@ CREATE FUNCTION slack_commit_1(
   slots text[], versions bytea[], metadatas text[], sealeds bytea[], lanes text[],
   due_ats bigint[]
 ) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+  gone text;
 BEGIN
   -- Each statement must see what was committed while this call waited for the lock.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -35,13 +37,19 @@ BEGIN
   -- Commits of one partition run one after the other. Row locks alone cannot ensure that: a row
   -- that does not exist yet has no lock, and a clear cannot see a row that another commit will put.
   PERFORM pg_advisory_xact_lock(hashtextextended(at_partition COLLATE "C", 1397508430));
+  -- Each slot is looked up by the whole key. Otherwise the planner may read the whole partition,
+  -- because it expects few rows in one.
   -- Waits for statements that change rows by hand, without that lock.
-  PERFORM FROM slack_rows
-  WHERE partition = at_partition AND slot = ANY (expected_slots || deleted || slots) FOR UPDATE;
+  PERFORM FROM unnest(expected_slots || deleted || slots) AS named (slot), LATERAL (
+    SELECT FROM slack_rows
+    WHERE partition = at_partition AND slack_rows.slot = named.slot LIMIT 1 FOR UPDATE
+  ) AS locked;
   IF EXISTS (
     SELECT FROM unnest(expected_slots, expected) AS change (slot, expected)
-    LEFT JOIN slack_rows AS present
-      ON present.partition = at_partition AND present.slot = change.slot
+    LEFT JOIN LATERAL (
+      SELECT slack_rows.slot, version FROM slack_rows
+      WHERE partition = at_partition AND slack_rows.slot = change.slot LIMIT 1
+    ) AS present ON true
     WHERE CASE WHEN present.slot IS NULL THEN change.expected <> ''
       ELSE change.expected = '' OR present.version <> change.expected END
   ) THEN
@@ -49,8 +57,10 @@ BEGIN
   END IF;
   IF clear THEN
     DELETE FROM slack_rows WHERE partition = at_partition;
-  ELSIF cardinality(deleted) > 0 THEN
-    DELETE FROM slack_rows WHERE partition = at_partition AND slot = ANY (deleted);
+  ELSE
+    FOREACH gone IN ARRAY deleted LOOP
+      DELETE FROM slack_rows WHERE partition = at_partition AND slot = gone;
+    END LOOP;
   END IF;
   IF cardinality(slots) > 0 THEN
     INSERT INTO slack_rows (partition, slot, version, metadata, sealed, lane, due_at)
