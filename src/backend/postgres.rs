@@ -394,13 +394,9 @@ WHERE split_part(partition, '/', 1) = $1 AND lane = $2 AND due_at <= $3
   AND (due_at, partition, slot) > ($4, $5, $6)
 ORDER BY due_at, partition, slot LIMIT $7";
 
-/// Looks each slot up by the whole key. With `slot = ANY ($2)`, the planner may read the whole
-/// partition, because it expects few rows in one.
 const READ: &str = "
-SELECT present.slot, version, metadata::text, sealed, lane, due_at
-FROM unnest($2::text[]) AS named (slot), LATERAL (
-  SELECT * FROM slack_rows WHERE partition = $1 AND slack_rows.slot = named.slot LIMIT 1
-) AS present";
+SELECT slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
+WHERE partition = $1 AND slot = ANY ($2)";
 
 const SCAN: &str = "
 SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows

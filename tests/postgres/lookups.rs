@@ -8,7 +8,7 @@ use super::support::checks::until;
 use super::{fast, open, partition, row, slot};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_and_a_commit_read_only_their_own_rows_of_a_large_partition() {
+async fn a_commit_reads_only_its_own_rows_of_a_large_partition() {
     let server = Postgres::start().await;
     let url = server.database("large").await;
     let options = PostgresOptions {
@@ -22,8 +22,6 @@ async fn a_read_and_a_commit_read_only_their_own_rows_of_a_large_partition() {
     let large = partition("app/T1");
     // After some executions, the planner makes one plan for all parameters.
     for nth in 1..=ROUNDS {
-        let rows = backend.read(&large, &[slot(&format!("user/U{nth}"))]).await;
-        assert!(rows.expect("the server responds")[0].is_some());
         let changes = [
             Change::Put {
                 slot: slot(&format!("user/N{nth}")),
