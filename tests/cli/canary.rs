@@ -178,11 +178,7 @@ async fn neither_the_arguments_nor_the_environment_of_a_running_program_have_a_s
         let mut running = house.command(arguments).spawn().expect("it starts");
         let process = running.id().expect("it runs");
         // The values were read, and the program waits for Slack.
-        while house.app.fake.calls(method) == calls {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let ended = running.try_wait().expect("a child");
-            assert!(ended.is_none(), "{arguments:?}");
-        }
+        house.waits_for(method, calls).await;
         for part in ["cmdline", "environ", "comm", "status"] {
             let shown = std::fs::read(format!("/proc/{process}/{part}")).expect("it runs");
             assert!(!shown.is_empty(), "{part}");

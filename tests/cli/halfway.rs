@@ -6,6 +6,7 @@ use slack_installs::store::LifecycleStore as _;
 use slack_installs::testing::Fault;
 
 use super::schemas::sql;
+use super::signals::signal;
 use super::{House, kinds};
 use crate::support::app::{ADA, ALPHA, BRAVO, key};
 
@@ -157,14 +158,8 @@ async fn a_revoke_that_is_interrupted_names_the_hold_and_the_command_that_ends_i
     let slow = Fault::delay(Duration::from_secs(60));
     house.app.fake.inject("apps.uninstall", slow);
     let running = house.command(&REVOKE).spawn().expect("the program starts");
-    while house.app.fake.calls("apps.uninstall") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let process = running.id().expect("it runs").to_string();
-    let sent = tokio::process::Command::new("kill")
-        .args(["-INT", &process])
-        .status();
-    assert!(sent.await.expect("`kill` runs").success());
+    house.waits_for("apps.uninstall", 0).await;
+    signal(running.id().expect("it runs"), "-INT").await;
     let output = running.wait_with_output().await.expect("it ends");
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);

@@ -19,6 +19,7 @@ use super::{House, ago};
 use crate::postgres::Postgres;
 use crate::server::{Server, directory, find, free_port, unprivileged};
 use crate::support::app::{ADA, ALPHA};
+use crate::support::checks::until;
 
 /// Passes the bytes between a program and its database on, and counts what the program sends. After
 /// a number of calls, the responses are held back, so that the program stops in its middle.
@@ -142,9 +143,10 @@ impl Redis {
             "noeviction",
         ]);
         let server = Server::start(&mut command, &directory.path().join("log"));
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until("Redis responds", async || {
+            TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
         Self {
             _server: server,
             _directory: directory,

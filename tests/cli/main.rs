@@ -58,6 +58,7 @@ use slack_installs::{
     RedirectUri, Scopes,
 };
 use support::app::{App, REDIRECT, credentials, key, world};
+use support::checks::until;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -92,6 +93,12 @@ impl Ran {
 }
 
 impl House {
+    /// Waits until Slack has received more than so many calls of this method.
+    async fn waits_for(&self, method: &str, calls: usize) {
+        let fake = &self.app.fake;
+        until("Slack is called", async || fake.calls(method) > calls).await;
+    }
+
     /// Makes an app whose tokens rotate.
     pub(crate) async fn new() -> Self {
         let house = Self::with_keys(|master| Arc::new(LocalKeyProvider::new(master))).await;

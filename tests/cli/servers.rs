@@ -14,6 +14,7 @@ use super::{House, kinds, open_sqlite};
 use crate::postgres::Postgres;
 use crate::server::{Server, directory, find, free_port, unprivileged};
 use crate::support::app::{ADA, ALPHA};
+use crate::support::checks::until;
 use crate::support::installs::{With as _, in_workspace};
 
 #[tokio::test]
@@ -34,12 +35,11 @@ async fn doctor_finds_a_redis_that_evicts() {
         "allkeys-lru",
     ]);
     let _server = Server::start(&mut command, &directory.path().join("log"));
-    while tokio::net::TcpStream::connect(("127.0.0.1", port))
-        .await
-        .is_err()
-    {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until("Redis responds", async || {
+        let connected = tokio::net::TcpStream::connect(("127.0.0.1", port));
+        connected.await.is_ok()
+    })
+    .await;
     house.install(ADA).await;
     let file = house.values["SLACK_INSTALLS_URL"].clone();
     let url = format!("redis://127.0.0.1:{port}");

@@ -29,9 +29,7 @@ async fn a_signal_ends_a_long_command_with_its_own_code() {
             .command(&["reconcile", "--pause", "0", "--dry-run"])
             .spawn()
             .expect("the program starts");
-        while house.app.fake.calls("auth.test") == calls {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        house.waits_for("auth.test", calls).await;
         signal(running.id().expect("it runs"), name).await;
         let output = running.wait_with_output().await.expect("it ends");
         assert_eq!(output.status.code(), Some(130), "{output:?}");
@@ -53,9 +51,7 @@ async fn a_refresh_that_is_interrupted_stores_the_pair_that_slack_issued() {
         .command(&["refresh", ALPHA, "--yes"])
         .spawn()
         .expect("the program starts");
-    while house.app.fake.calls("oauth.v2.access") == calls {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    house.waits_for("oauth.v2.access", calls).await;
     signal(running.id().expect("it runs"), "-INT").await;
     let output = running.wait_with_output().await.expect("it ends");
     assert_eq!(output.status.code(), Some(130), "{output:?}");
@@ -148,9 +144,7 @@ async fn a_revocation_that_was_killed_keeps_the_tenant_on_hold_and_is_completed_
     house.app.fake.inject("apps.uninstall", slow);
     let revoke = ["revoke", ALPHA, "--reason", "ticket", "--yes"];
     let mut running = house.command(&revoke).spawn().expect("the program starts");
-    while house.app.fake.calls("apps.uninstall") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    house.waits_for("apps.uninstall", 0).await;
     signal(running.id().expect("it runs"), "-KILL").await;
     running.wait().await.expect("a child");
     let report = house.run_json(&["explain", ALPHA]).await.json();
@@ -170,9 +164,7 @@ async fn a_refresh_that_was_killed_leaves_a_lease_and_another_one_gets_a_live_pa
     house.app.fake.inject("oauth.v2.access", slow);
     let refresh = ["refresh", ALPHA, "--yes"];
     let mut running = house.command(&refresh).spawn().expect("the program starts");
-    while house.app.fake.calls("oauth.v2.access") == calls {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    house.waits_for("oauth.v2.access", calls).await;
     signal(running.id().expect("it runs"), "-KILL").await;
     running.wait().await.expect("a child");
     house
