@@ -9,7 +9,7 @@ use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use super::seconds::to_seconds;
-use super::sql::{self, After, Order};
+use super::sql::{self, After, Order, read_few};
 use super::{
     Backend, Change, ConnectError, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot,
     Version,
@@ -193,7 +193,14 @@ debug_fields!(PostgresBackend: name, schema);
 impl Backend for PostgresBackend {
     async fn read(&self, partition: &Partition, slots: &[Slot]) -> Result<Vec<Option<Row>>, Error> {
         let names: Vec<_> = slots.iter().map(Slot::as_str).collect();
-        let query = || sqlx::query(READ).bind(partition.as_str()).bind(&names);
+        let few = names.len().checked_sub(1);
+        let query = || match few.and_then(|more| READ_FEW.get(more)) {
+            Some(&read) => {
+                let query = sqlx::query(read).bind(partition.as_str());
+                names.iter().fold(query, |query, name| query.bind(*name))
+            }
+            None => sqlx::query(READ).bind(partition.as_str()).bind(&names),
+        };
         let found = self.calls.read(Opens::Partition(partition), query).await;
         sql::in_order(slots, &found?).map_err(failed)
     }
@@ -336,6 +343,16 @@ impl<'a> Changes<'a> {
     }
 }
 
+macro_rules! read_slot {
+    ($slot:literal) => {
+        concat!(
+            "SELECT slot, version, metadata::text, sealed, lane, due_at FROM slack_rows ",
+            "WHERE partition = $1 AND slack_rows.slot = ",
+            $slot
+        )
+    };
+}
+
 /// Returns a name of a cursor as text.
 fn text(name: &[u8]) -> Result<&str, Error> {
     str::from_utf8(name).map_err(|error| Error::Malformed(error.into()))
@@ -394,9 +411,16 @@ WHERE split_part(partition, '/', 1) = $1 AND lane = $2 AND due_at <= $3
   AND (due_at, partition, slot) > ($4, $5, $6)
 ORDER BY due_at, partition, slot LIMIT $7";
 
-const READ: &str = "
-SELECT slot, version, metadata::text, sealed, lane, due_at FROM slack_rows
-WHERE partition = $1 AND slot = ANY ($2)";
+/// Reads any number of slots. Each slot is looked up by the whole key. With `slot = ANY ($2)`, the
+/// planner may read the whole partition, because it expects few rows in one.
+const READ: &str = concat!(
+    "SELECT found.* FROM unnest($2) AS named (slot), LATERAL (",
+    read_slot!("named.slot"),
+    " LIMIT 1) AS found"
+);
+
+/// The server plans [`READ`] again for each call, and these only once.
+const READ_FEW: [&str; 3] = read_few!(read_slot, "$2", "$3", "$4");
 
 const SCAN: &str = "
 SELECT partition, slot, version, metadata::text, sealed, lane, due_at FROM slack_rows

@@ -18,6 +18,26 @@ pub(super) use present::Missing;
 #[cfg(test)]
 pub(super) use present::check;
 
+/// Statements that read one, two and three slots, the usual numbers in a request. The arguments are
+/// the macro of a statement that reads one slot, and the slots' parameters.
+macro_rules! read_few {
+    ($read_slot:ident, $first:literal, $second:literal, $third:literal) => {
+        [
+            $read_slot!($first),
+            concat!($read_slot!($first), " UNION ALL ", $read_slot!($second)),
+            concat!(
+                $read_slot!($first),
+                " UNION ALL ",
+                $read_slot!($second),
+                " UNION ALL ",
+                $read_slot!($third)
+            ),
+        ]
+    };
+}
+
+pub(super) use read_few;
+
 /// A row as the driver returns it. Its columns are numbered.
 pub(super) trait Columns {
     /// Returns the bytes of a column of any type.

@@ -11,7 +11,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnectOptions, SqliteConnecti
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::seconds::to_seconds;
-use super::sql::{self, After, Order, Pool, Source};
+use super::sql::{self, After, Order, Pool, Source, read_few};
 use super::{
     Backend, Change, ConnectError, Cursor, Error, Expect, Page, Partition, Queue, Row, Scope, Slot,
     Version,
@@ -389,19 +389,8 @@ const READ: &str = "
 SELECT slot, version, metadata, sealed, lane, due_at FROM slack_rows
 WHERE partition = ?1 AND slot IN (SELECT value FROM json_each(?2))";
 
-/// Read one, two and three slots, the usual numbers in a request. Each slot is one key lookup.
-/// Unpacking a list would take longer than the lookups.
-const READ_FEW: [&str; 3] = [
-    read_slot!("?2"),
-    concat!(read_slot!("?2"), " UNION ALL ", read_slot!("?3")),
-    concat!(
-        read_slot!("?2"),
-        " UNION ALL ",
-        read_slot!("?3"),
-        " UNION ALL ",
-        read_slot!("?4")
-    ),
-];
+/// Each slot is one key lookup. Unpacking a list would take longer than the lookups.
+const READ_FEW: [&str; 3] = read_few!(read_slot, "?2", "?3", "?4");
 
 const SCAN: &str = concat!(
     columns!(),
