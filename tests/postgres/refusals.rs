@@ -148,11 +148,27 @@ async fn what_cannot_be_used_is_refused_with_the_remedy() {
     execute(&url, "CREATE TABLE slack_rows (id int)").await;
     let refused = refusal(&url).await;
     assert_eq!(refused.kind(), Kind::Foreign, "{refused:?}");
+    assert!(refused.to_string().contains("`schema=`"), "{refused}");
     execute(&url, "DROP TABLE slack_rows").await;
 
     execute(&url, "CREATE ROLE app LOGIN").await;
     let refused = refusal(&server.url("app", "refused")).await;
     assert_eq!(refused.kind(), Kind::NotMigrated, "{refused:?}");
+
+    open(&url, fast()).await;
+    for gone in [
+        "DELETE FROM slack_schema",
+        "DROP TABLE slack_schema",
+        // The function is left.
+        "DROP TABLE slack_rows CASCADE",
+    ] {
+        execute(&url, gone).await;
+        let refused = refusal(&url).await;
+        assert_eq!(refused.kind(), Kind::Foreign, "{gone}: {refused:?}");
+        let text = refused.to_string();
+        assert!(text.contains("restore it from a backup"), "{gone}: {text}");
+    }
+    execute(&url, "DROP FUNCTION slack_commit_1").await;
 
     open(&url, fast()).await;
     execute(&url, "UPDATE slack_schema SET version = 7").await;

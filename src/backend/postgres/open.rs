@@ -56,8 +56,10 @@ pub(super) async fn migrated(
         }
         Err(error) if is(&error, &TAKEN) => {
             let text = format!(
-                "schema {} holds another program's tables with our names; set \
-                 PostgresOptions::schema, or `schema=` in the URL",
+                "schema {} has tables or functions with our names, and no version in \
+                 slack_schema: if they are another program's, set PostgresOptions::schema, or \
+                 `schema=` in the URL; if slack_schema was dropped or emptied, restore it from a \
+                 backup",
                 options.schema
             );
             Err(ConnectError::new(Kind::Foreign, text).with_source(error))
@@ -257,8 +259,8 @@ const OLDEST: i32 = 14;
 const POOLER: &str = "a pooler between this app and the server drops session settings; set \
      PostgresOptions::transaction_pooler";
 
-/// `duplicate_table`: another program has a table with one of our names.
-const TAKEN: [&str; 1] = ["42P07"];
+/// `duplicate_table` and `duplicate_function`: something has one of our names.
+const TAKEN: [&str; 2] = ["42P07", "42723"];
 
 /// Its columns are the [`BREACHES`].
 const WALL: &str = "

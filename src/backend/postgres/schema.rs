@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 use super::PostgresOptions;
 use crate::backend::sql::Missing;
 
-/// Returns the version of the schema; 0 if there is none.
+/// Returns the version of the schema; 0 if none is known.
 pub(super) async fn version(
     connection: &mut PgConnection,
     options: &PostgresOptions,
@@ -16,7 +16,7 @@ pub(super) async fn version(
     if !ask(connection, exists).await?.try_get::<bool, _>(0)? {
         return Ok(0);
     }
-    let version = format!("SELECT version FROM {schema}.slack_schema");
+    let version = format!("SELECT coalesce(max(version), 0) FROM {schema}.slack_schema");
     ask(connection, version).await?.try_get(0)
 }
 
