@@ -81,7 +81,7 @@ use queue::{CLOSED, FULL, Refused};
 pub use rows::{RowFault, RowFinding, RowReport, compare};
 use run::Run;
 pub use sink::{FileSink, HeadSink, TracingSink};
-pub use verify::{Ending, Finding, Report, RunReport, VerifyOptions, verify};
+pub use verify::{Ending, Finding, Report, RunReport, VerifyOptions, has_log, verify};
 use writer::{LONGEST_RUN, Shared, Writer, registry, tail, to_count, to_sinks};
 
 /// How a log records, and who signs it.

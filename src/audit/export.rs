@@ -102,11 +102,6 @@ impl AuditStore for ExportedLog {
         Ok((from..from.saturating_add(count)).map(batch).collect())
     }
 
-    async fn places(&self, run: RunId) -> Result<Vec<u64>, Error> {
-        let count = u64::try_from(self.of(run).len()).expect("a count");
-        Ok((0..count).collect())
-    }
-
     async fn register(&self, _: RunId, _: &RunEntry) -> Result<(), Error> {
         read_only()
     }
@@ -121,8 +116,11 @@ impl AuditStore for ExportedLog {
     }
 
     async fn runs(&self, _: Option<ListCursor>) -> Result<FoundRuns, Error> {
+        let last = |batches: &[StoredBatch]| batches.last().map(|batch| batch.place);
+        let runs = self.runs.iter();
+        let runs = runs.filter_map(|(run, batches)| Some((*run, last(batches)?)));
         Ok(FoundRuns {
-            runs: self.runs.keys().copied().collect(),
+            runs: runs.collect(),
             next: None,
         })
     }

@@ -81,7 +81,7 @@ pub struct Finding {
 
 /// Verifies the log. It needs the database, and for the sealed parts the key provider.
 ///
-/// It reads the whole log: a batch of up to 64 records is one row.
+/// It reads the whole log twice, once to find the runs: a batch of up to 64 records is one row.
 ///
 /// # Errors
 ///
@@ -96,25 +96,50 @@ pub async fn verify(store: &dyn AuditStore, options: &VerifyOptions) -> Result<R
         ..Log::default()
     };
     let registry = log.registry(store).await?;
-    let mut runs: BTreeSet<_> = registry.keys().copied().collect();
+    let mut runs: BTreeMap<_, _> = registry.keys().map(|run| (*run, None)).collect();
     let mut from = None;
     loop {
         let page = store.runs(from).await?;
-        runs.extend(page.runs);
+        for (run, place) in page.runs {
+            let last = runs.entry(run).or_default();
+            *last = Some(place).max(*last);
+        }
         from = page.next;
         if from.is_none() {
             break;
         }
     }
-    for run in &runs {
-        log.run(store, *run, registry.get(run), &options.keys)
-            .await?;
+    for (run, last) in &runs {
+        let entry = registry.get(run);
+        log.run(store, *run, *last, entry, &options.keys).await?;
     }
-    log.begun_meanwhile(store, runs, &options.keys).await?;
+    let known = runs.into_keys().collect();
+    log.begun_meanwhile(store, known, &options.keys).await?;
     for head in &options.anchor {
         log.anchor(store.app(), head, &options.keys);
     }
     Ok(log.judge())
+}
+
+/// Returns whether the database has anything of a log of the app. If the registry is empty, searches
+/// the database for runs: on DynamoDB and Redis, this reads all rows.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`], if the database does not respond.
+pub async fn has_log(store: &dyn AuditStore) -> Result<bool, Error> {
+    if !store.registry(None, 1).await?.is_empty() {
+        return Ok(true);
+    }
+    let mut from = None;
+    loop {
+        // A page can be empty although others follow.
+        let page = store.runs(from).await?;
+        from = page.next;
+        if !page.runs.is_empty() || from.is_none() {
+            return Ok(!page.runs.is_empty());
+        }
+    }
 }
 
 /// Something that says that a run had a record.
@@ -234,16 +259,18 @@ impl Log {
             // The entries of the other runs can be newer than the records that were read.
             let registry = self.entries(store).await?;
             for run in new {
-                self.run(store, run, registry.get(&run), keys).await?;
+                self.run(store, run, None, registry.get(&run), keys).await?;
                 known.insert(run);
             }
         }
     }
 
+    /// Reads a run. `last` is the last place that was found when the runs were listed.
     async fn run(
         &mut self,
         store: &dyn AuditStore,
         run: RunId,
+        last: Option<u64>,
         entry: Option<&RunEntry>,
         keys: &[VerifyingKey],
     ) -> Result<(), Error> {
@@ -272,12 +299,12 @@ impl Log {
             }
             window = later;
         }
-        let places = store.places(run).await?;
-        if places.last().is_some_and(|last| *last > next) {
+        if last.is_some_and(|last| last >= next) {
             check.missing_batch();
         }
         check.end();
-        if places.is_empty() && entry.is_none_or(|entry| entry.records == 0) {
+        let is_empty = last.is_none() && next == 0;
+        if is_empty && entry.is_none_or(|entry| entry.records == 0) {
             return Ok(());
         }
         self.claims.append(&mut claims);
@@ -294,7 +321,7 @@ impl Log {
         if entry.is_none() && !self.has(run, |fault| fault == Fault::RegistryEdited) {
             self.find(run, 0, Fault::RegistryDropped);
         }
-        if !places.is_empty() {
+        if !is_empty {
             self.ends.insert(run, std::mem::take(&mut check.ends));
             let ending = if check.is_ended {
                 Ending::Ended

@@ -79,22 +79,6 @@ impl<B: Backend> AuditStore for EncryptedStore<B> {
         Ok(batches)
     }
 
-    async fn places(&self, run: RunId) -> Result<Vec<u64>, Error> {
-        let scope = Scope::Partition(self.driver.app.audit_run(run));
-        let (mut places, mut from) = (Vec::new(), None);
-        loop {
-            let page = self.driver.scan(&scope, from, PAGE).await?;
-            let malformed = page.malformed.iter().filter_map(|text| Key::parse(text));
-            let keys = page.rows.into_iter().map(|(key, _)| key).chain(malformed);
-            places.extend(keys.filter_map(|key| batch_of(&key.slot)));
-            from = page.next;
-            if from.is_none() {
-                places.sort_unstable();
-                return Ok(places);
-            }
-        }
-    }
-
     async fn register(&self, run: RunId, entry: &RunEntry) -> Result<(), Error> {
         let partition = self.driver.app.audit_registry();
         let place = audit_entry(run);
@@ -146,11 +130,17 @@ impl<B: Backend> AuditStore for EncryptedStore<B> {
             .await?;
         let malformed = page.malformed.iter().filter_map(|text| Key::parse(text));
         let keys = page.rows.into_iter().map(|(key, _)| key).chain(malformed);
-        let mut runs: Vec<_> = keys.filter_map(|key| run_of(&key.partition)).collect();
-        runs.sort_unstable();
-        runs.dedup();
-        let next = page.next.map(ListCursor::from);
-        Ok(FoundRuns { runs, next })
+        let mut found = FoundRuns {
+            next: page.next.map(ListCursor::from),
+            ..FoundRuns::default()
+        };
+        for key in keys {
+            if let (Some(run), Some(place)) = (run_of(&key.partition), batch_of(&key.slot)) {
+                let last = found.runs.entry(run).or_default();
+                *last = place.max(*last);
+            }
+        }
+        Ok(found)
     }
 
     async fn remove(&self, run: RunId) -> Result<(), Error> {

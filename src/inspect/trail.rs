@@ -66,7 +66,7 @@ pub async fn trail(
     last: usize,
     now: SystemTime,
 ) -> Result<Option<Trail>, Error> {
-    if !has_log(store).await? {
+    if store.registry(None, 1).await?.is_empty() {
         return Ok(None);
     }
     let deadline = Instant::now() + PATIENCE;
@@ -138,7 +138,7 @@ impl TrailRecord {
 /// Changes nothing. You can drop the call at any point.
 pub async fn check_audit(store: &dyn AuditStore, now: SystemTime) -> Option<Check> {
     let verified = async {
-        if !has_log(store).await? {
+        if !audit::has_log(store).await? {
             return Ok(None);
         }
         let options = VerifyOptions::default();
@@ -201,15 +201,6 @@ fn check_of(report: &Report, now: SystemTime) -> Check {
     let (runs, records) = (counted(runs.len(), "run"), counted(records, "record"));
     let text = format!("the log of {runs} and {records} is intact{age}");
     Check::ok("audit", text)
-}
-
-/// Returns whether the app has a log in its database.
-async fn has_log(store: &dyn AuditStore) -> Result<bool, Error> {
-    let registry = store.registry(None, 1).await?;
-    if !registry.runs.is_empty() || !registry.unreadable.is_empty() {
-        return Ok(true);
-    }
-    Ok(!store.runs(None).await?.runs.is_empty())
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

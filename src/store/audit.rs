@@ -1,5 +1,6 @@
 //! The audit log as it is stored: batches of records in runs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -59,9 +60,6 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
         count: u64,
     ) -> Result<Vec<Option<StoredBatch>>, Error>;
 
-    /// Returns the places of all batches of a run, in their order. Opens nothing.
-    async fn places(&self, run: RunId) -> Result<Vec<u64>, Error>;
-
     /// Writes the entry of a run into the registry, over an older one.
     async fn register(&self, run: RunId, entry: &RunEntry) -> Result<(), Error>;
 
@@ -69,7 +67,7 @@ pub trait AuditStore: fmt::Debug + Send + Sync + 'static {
     async fn registry(&self, from: Option<ListCursor>, limit: usize) -> Result<Registry, Error>;
 
     /// Returns a page of all runs that have batches, whether they are in the registry or not. A run
-    /// can be returned more than once. The database is searched for them, so it is slow.
+    /// can be on more than one page. All rows of the log are read for it, and none is opened.
     async fn runs(&self, from: Option<ListCursor>) -> Result<FoundRuns, Error>;
 
     /// Removes a run.
@@ -254,11 +252,19 @@ pub struct Registry {
     pub next: Option<ListCursor>,
 }
 
+impl Registry {
+    /// Returns whether the page has no entry, not even one that does not open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.unreadable.is_empty()
+    }
+}
+
 /// A page of runs that have batches.
 #[derive(Clone, Debug, Default)]
 pub struct FoundRuns {
-    /// The runs.
-    pub runs: Vec<RunId>,
+    /// The runs, each with the highest place of its batches that the page found.
+    pub runs: BTreeMap<RunId, u64>,
     /// The cursor of the next page; `None` after the last page.
     pub next: Option<ListCursor>,
 }

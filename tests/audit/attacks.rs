@@ -1,11 +1,12 @@
 //! Attacks on a log in the database. Each is found at the right record, under the right name.
 
 use serde_json::{Value, json};
-use slack_installs::audit::{Ending, Fault, HeadError};
+use slack_installs::audit::{Ending, Fault, HeadError, VerifyOptions, has_log, verify};
 use slack_installs::backend::{Key, Slot};
-use slack_installs::store::{Act, ActKind, AuditContext, AuditStore as _, Witness as _};
+use slack_installs::store::{Act, ActKind, AuditContext, Witness as _};
 
 use super::log::{Log, tenant};
+use super::modes::Slow;
 
 /// A run of 203 records: batch 0 has `start`, batches 1 to 4 have the acts 1 to 200, batch 5 has
 /// `head`, batch 6 has `end`.
@@ -149,8 +150,8 @@ async fn a_run_that_is_dropped_is_missed_by_the_registry_and_by_a_later_run() {
         let _second = log.run_of(10).await;
         assert!(audit.close().await);
         log.assert_found(&[]).await;
-        for place in 0..log.store.places(run).await.expect("read").len() {
-            let (key, _) = log.batch(run, u64::try_from(place).expect("small")).await;
+        for place in 0..=log.last_place(run).await.expect("it has batches") {
+            let (key, _) = log.batch(run, place).await;
             log.db.remove(&key).await;
         }
         if drops_entry {
@@ -173,6 +174,22 @@ async fn a_dropped_or_edited_entry_of_the_registry_is_named() {
     let edited = slack_installs::backend::Row { metadata, ..row };
     log.db.overwrite(&key, edited).await;
     log.assert_found(&[(run, 0, Fault::RegistryEdited)]).await;
+}
+
+#[tokio::test]
+async fn a_log_whose_whole_registry_was_dropped_is_there_and_is_named() {
+    let log = Log::new().await;
+    let slow = Slow::of(&log);
+    assert!(!has_log(&*slow).await.expect("the database is up"));
+    let run = log.run_of(10).await;
+    assert!(has_log(&*slow).await.expect("the database is up"));
+    let (key, _) = log.db.row("audit-runs", &run.to_string()).await;
+    log.db.remove(&key).await;
+    assert!(has_log(&*slow).await.expect("the database is up"));
+    let report = verify(&*slow, &VerifyOptions::default()).await;
+    let found = report.expect("the database is up").findings.into_iter();
+    let found: Vec<_> = found.map(|it| (it.run, it.fault)).collect();
+    assert_eq!(found, [(run, Fault::RegistryDropped)]);
 }
 
 #[tokio::test]

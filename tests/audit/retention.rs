@@ -50,7 +50,8 @@ impl Hours {
 }
 
 async fn runs(log: &Log) -> Vec<RunId> {
-    log.store.runs(None).await.expect("read").runs
+    let found = log.store.runs(None).await.expect("read");
+    found.runs.into_keys().collect()
 }
 
 async fn registered(log: &Log) -> usize {

@@ -49,6 +49,18 @@ async fn all(store: &Store) -> Vec<LogRecord> {
     records.try_collect().await.expect("the database is up")
 }
 
+async fn is_gone(store: &Store, run: RunId) -> bool {
+    let (mut is_found, mut from) = (false, None);
+    loop {
+        let page = store.runs(from).await.expect("read");
+        is_found |= page.runs.contains_key(&run);
+        from = page.next;
+        if from.is_none() {
+            return !is_found;
+        }
+    }
+}
+
 fn act(nth: usize) -> Act {
     let tenant = workspace_key(&format!("T{}", nth % 3));
     Act::new(ActKind::Write, Some(tenant), "bot")
@@ -140,7 +152,7 @@ pub(crate) async fn a_run_of_an_audit_log_is_removed_after_its_retention_and_no_
         seconds.fetch_add(8 * DAY, Ordering::SeqCst);
     }
     assert_eq!(found(&store).await, []);
-    assert!(store.places(runs[0]).await.expect("read").is_empty());
+    assert!(is_gone(&store, runs[0]).await);
     let (mut kept, mut from) = (Vec::new(), None);
     loop {
         let page = store.registry(from, 1).await.expect("read");
@@ -177,7 +189,7 @@ pub(crate) async fn a_batch_of_an_audit_log_is_appended_once_at_its_place(db: Db
     assert_eq!(stored.records, batch("one", 0).records);
     store.remove(run).await.expect("removed");
     store.remove(run).await.expect("removed already");
-    assert!(store.places(run).await.expect("read").is_empty());
+    assert!(is_gone(&store, run).await);
 }
 
 pub(crate) async fn rows_agree_with_the_audit_log_until_one_is_put_back(db: Db) {

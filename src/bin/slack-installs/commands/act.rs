@@ -9,12 +9,11 @@ use slack_installs::inspect::counted;
 use slack_installs::operate::{
     Examined, OperateError, ReconcileConfig, Reconciled, RevokeOutcome, Verdict,
 };
-use slack_installs::store::{AuditContext, Credential};
+use slack_installs::store::{AuditContext, AuditStore as _, Credential};
 use slack_installs::{
     Delete, InstallationKey, InstallationStore as _, OperatorOptions, OperatorParts, TokenRotator,
 };
 
-use super::audit::has_log;
 use super::tenant::{halted, named, stored, unrefreshed};
 use super::{Session, interrupted};
 use crate::args::{Act, Deleting, Reasoned, Reconcile, Refresh};
@@ -53,7 +52,8 @@ pub(super) async fn parts(
     options.leaves_notes = leaves_notes;
     let mut builder = session.variables.app(session.args.database.as_deref())?;
     // Otherwise the log would not explain the rows that this program writes.
-    if has_log(&session.store().await?).await? {
+    let registry = session.store().await?.registry(None, 1).await?;
+    if !registry.is_empty() {
         builder = builder.audit(AuditOptions::default().strict());
     }
     let parts = builder.open_operator(options).await?;

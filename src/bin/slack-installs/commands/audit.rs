@@ -43,7 +43,7 @@ pub(crate) async fn run(session: &Session<'_>, audit: &Audit) -> Result<Code, Fa
 /// Opens the store for reading, and checks that it has a log.
 async fn log(session: &Session<'_>) -> Result<AppStore, Failure> {
     let store = session.store().await?;
-    if has_log(&store).await? {
+    if audit::has_log(&store).await? {
         return Ok(store);
     }
     Err(no_log())
@@ -54,13 +54,6 @@ fn no_log() -> Failure {
         Code::NotFound,
         "the database has no audit log of this app: `SlackAppBuilder::audit` begins one",
     )
-}
-
-/// Returns whether the app has a log in its database.
-pub(super) async fn has_log(store: &AppStore) -> Result<bool, Failure> {
-    let registry = store.registry(None, 1).await?;
-    let found = store.runs(None).await?;
-    Ok(!registry.runs.is_empty() || !registry.unreadable.is_empty() || !found.runs.is_empty())
 }
 
 fn filter(records: &Records) -> Filter {
