@@ -51,6 +51,12 @@ impl Bench {
         }
     }
 
+    /// Makes a data key, and returns it wrapped.
+    async fn wrapped(&self) -> Vec<u8> {
+        let made = self.provider.generate(&context(1)).await;
+        made.expect("a key is made").1
+    }
+
     /// Lets all calls fail with this error of KMS.
     fn refuse(&self, status: u16, code: &'static str) {
         let body = format!("{{\"__type\":\"{code}\",\"message\":\"canary\"}}");
@@ -153,11 +159,7 @@ fn bench_without(bench: &Bench) -> AwsKms {
 #[tokio::test]
 async fn a_wrapped_key_opens_only_in_its_own_context_and_unchanged() {
     let bench = Bench::new().await;
-    let (_, wrapped) = bench
-        .provider
-        .generate(&context(1))
-        .await
-        .expect("a key is made");
+    let wrapped = bench.wrapped().await;
     let own = context(1);
     let others = [
         KeyContext { app: "1.2", ..own },
@@ -200,11 +202,7 @@ async fn a_wrapped_key_opens_only_in_its_own_context_and_unchanged() {
 async fn a_key_of_another_kms_key_is_unknown_without_a_call() {
     let bench = Bench::new().await;
     let other = AwsKms::with_client(&client(&bench.proxy.url), &made(&bench.moto).await);
-    let (_, wrapped) = bench
-        .provider
-        .generate(&context(1))
-        .await
-        .expect("a key is made");
+    let wrapped = bench.wrapped().await;
     bench.proxy.decide(|_| Fate::Pass);
     let text = reason(unwrap(&other.expect("an ARN"), &wrapped).await);
     assert!(
@@ -217,11 +215,7 @@ async fn a_key_of_another_kms_key_is_unknown_without_a_call() {
 #[tokio::test]
 async fn what_kms_refuses_concerns_one_key_and_is_not_repeated() {
     let bench = Bench::new().await;
-    let (_, wrapped) = bench
-        .provider
-        .generate(&context(1))
-        .await
-        .expect("a key is made");
+    let wrapped = bench.wrapped().await;
     for (code, expected) in [
         ("DisabledException", "aws kms enable-key"),
         ("KMSInvalidStateException", "aws kms cancel-key-deletion"),
@@ -263,11 +257,7 @@ async fn what_kms_refuses_concerns_one_key_and_is_not_repeated() {
 #[tokio::test]
 async fn a_call_that_is_throttled_or_cut_is_repeated() {
     let bench = Bench::new().await;
-    let (_, wrapped) = bench
-        .provider
-        .generate(&context(1))
-        .await
-        .expect("a key is made");
+    let wrapped = bench.wrapped().await;
     let body = |code: &str| format!("{{\"__type\":\"{code}\"}}");
     for first in [
         Fate::Answer(400, body("ThrottlingException")),
@@ -293,11 +283,7 @@ async fn a_call_that_is_throttled_or_cut_is_repeated() {
 #[tokio::test]
 async fn a_service_that_stays_away_is_given_up_and_serves_again() {
     let bench = Bench::new().await;
-    let (_, wrapped) = bench
-        .provider
-        .generate(&context(1))
-        .await
-        .expect("a key is made");
+    let wrapped = bench.wrapped().await;
     for fate in [
         Fate::Silence,
         Fate::Cut,
@@ -332,11 +318,7 @@ async fn a_service_that_stays_away_is_given_up_and_serves_again() {
 #[tokio::test]
 async fn a_response_for_another_key_or_without_a_key_is_refused() {
     let bench = Bench::new().await;
-    let (_, wrapped) = bench
-        .provider
-        .generate(&context(1))
-        .await
-        .expect("a key is made");
+    let wrapped = bench.wrapped().await;
     let other = made(&bench.moto).await;
     let plaintext = "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=";
     let body = format!("{{\"KeyId\":\"{other}\",\"Plaintext\":\"{plaintext}\"}}");
@@ -374,11 +356,7 @@ async fn a_rotated_kms_key_opens_what_its_old_material_wrapped() {
 #[tokio::test]
 async fn no_text_has_a_key_or_a_credential() {
     let bench = Bench::new().await;
-    let (_, wrapped) = bench
-        .provider
-        .generate(&context(1))
-        .await
-        .expect("a key is made");
+    let wrapped = bench.wrapped().await;
     bench.refuse(400, "ThrottlingException");
     let refused = unwrap(&bench.provider, &wrapped).await;
     let shown = format!("{:?} {refused:?}", bench.provider);
