@@ -277,7 +277,8 @@ impl Log {
             check.missing_batch();
         }
         check.end();
-        if places.is_empty() && entry.is_none_or(|entry| entry.records == 0) {
+        if places.is_empty() {
+            // If something says that it existed, it is missed later.
             return Ok(());
         }
         self.claims.append(&mut claims);
@@ -294,23 +295,21 @@ impl Log {
         if entry.is_none() && !self.has(run, |fault| fault == Fault::RegistryEdited) {
             self.find(run, 0, Fault::RegistryDropped);
         }
-        if !places.is_empty() {
-            self.ends.insert(run, std::mem::take(&mut check.ends));
-            let ending = if check.is_ended {
-                Ending::Ended
-            } else {
-                Ending::Open
-            };
-            self.report.runs.push(RunReport {
-                run,
-                records: check.records,
-                ending,
-                erased: check.erased,
-                lost: check.gaps,
-                touched: entry.map(|entry| from_millis(entry.touched)),
-                anchored: 0,
-            });
-        }
+        self.ends.insert(run, check.ends);
+        let ending = if check.is_ended {
+            Ending::Ended
+        } else {
+            Ending::Open
+        };
+        self.report.runs.push(RunReport {
+            run,
+            records: check.records,
+            ending,
+            erased: check.erased,
+            lost: check.gaps,
+            touched: entry.map(|entry| from_millis(entry.touched)),
+            anchored: 0,
+        });
         Ok(())
     }
 
