@@ -265,8 +265,7 @@ impl Audit {
         let mut expired = registry(&*self.0.store).await?;
         let own = self.current_run();
         expired.retain(|(run, entry)| {
-            let is_over = entry.is_ended || entry.started.saturating_add(longest) < now;
-            Some(*run) != own && is_over && entry.touched.saturating_add(longest) < before
+            Some(*run) != own && entry.touched.saturating_add(longest) < before
         });
         for (run, entry) in &expired {
             let run_note = tail(&*self.0.store, *run, entry).await?;

@@ -205,8 +205,8 @@ impl<'a> RunCheck<'a> {
         if is_older {
             return self.fail(sequence, Fault::Head(HeadError::Period));
         }
-        let is_own = head.run() == Some(self.run) && head.records == sequence;
-        if !is_own || head.hash != self.head {
+        // The hash covers the run and the number of records.
+        if head.hash != self.head {
             return self.fail(sequence.saturating_sub(1), Fault::Rewritten);
         }
         (self.signed, self.epoch) = (sequence, head.epoch);

@@ -129,7 +129,7 @@ impl OpenRuns {
 
 fn is_living(entry: &RunEntry, now: SystemTime) -> bool {
     let silent = to_millis(now).saturating_sub(entry.touched);
-    !entry.is_abandoned && silent < to_count(LIVING)
+    silent < to_count(LIVING)
 }
 
 /// How much the clocks of two processes may differ.

@@ -303,8 +303,8 @@ impl Log {
             check.missing_batch();
         }
         check.end();
-        let is_empty = last.is_none() && next == 0;
-        if is_empty && entry.is_none_or(|entry| entry.records == 0) {
+        if last.is_none() && next == 0 {
+            // If something says that it existed, it is missed later.
             return Ok(());
         }
         self.claims.append(&mut claims);
@@ -321,23 +321,21 @@ impl Log {
         if entry.is_none() && !self.has(run, |fault| fault == Fault::RegistryEdited) {
             self.find(run, 0, Fault::RegistryDropped);
         }
-        if !is_empty {
-            self.ends.insert(run, std::mem::take(&mut check.ends));
-            let ending = if check.is_ended {
-                Ending::Ended
-            } else {
-                Ending::Open
-            };
-            self.report.runs.push(RunReport {
-                run,
-                records: check.records,
-                ending,
-                erased: check.erased,
-                lost: check.gaps,
-                touched: entry.map(|entry| from_millis(entry.touched)),
-                anchored: 0,
-            });
-        }
+        self.ends.insert(run, check.ends);
+        let ending = if check.is_ended {
+            Ending::Ended
+        } else {
+            Ending::Open
+        };
+        self.report.runs.push(RunReport {
+            run,
+            records: check.records,
+            ending,
+            erased: check.erased,
+            lost: check.gaps,
+            touched: entry.map(|entry| from_millis(entry.touched)),
+            anchored: 0,
+        });
         Ok(())
     }
 

@@ -1,12 +1,16 @@
 //! Attacks on a log in the database. Each is found at the right record, under the right name.
 
 use serde_json::{Value, json};
-use slack_installs::audit::{Ending, Fault, HeadError, VerifyOptions, has_log, verify};
+use slack_installs::audit::{
+    Ending, Fault, HeadError, SigningKey, VerifyOptions, has_log, verify,
+};
 use slack_installs::backend::{Key, Slot};
 use slack_installs::store::{Act, ActKind, AuditContext, Witness as _};
 
-use super::log::{Log, tenant};
+use super::log::{Log, key, tenant};
 use super::modes::Slow;
+use crate::support::checks::until;
+use crate::support::installs::noon;
 
 /// A run of 203 records: batch 0 has `start`, batches 1 to 4 have the acts 1 to 200, batch 5 has
 /// `head`, batch 6 has `end`.
@@ -20,7 +24,12 @@ const SECOND: u64 = 65;
 async fn a_log_that_nobody_changed_verifies_and_opens() {
     let log = Log::new().await;
     let run = log.run_of(ACTS).await;
-    let report = log.verify(log.kept.heads()).await;
+    // A file can have the heads of several apps.
+    let mut heads = log.kept.heads();
+    let mut other = heads[0].clone();
+    (other.app, other.run) = ("1.2".to_owned(), "0f".repeat(16));
+    heads.push(other);
+    let report = log.verify(heads).await;
     assert_eq!(report.findings, []);
     assert!(report.is_anchored);
     let [found] = &report.runs[..] else {
@@ -77,12 +86,12 @@ async fn a_deleted_record_or_batch_is_named() {
     log.assert_found(&[(run, SECOND + 10, Fault::Deleted)])
         .await;
 
-    for place in [0, 2, 4] {
+    for place in [0, 2, 4, 5] {
         let log = Log::new().await;
         let run = log.run_of(ACTS).await;
         let (key, _) = log.batch(run, place).await;
         log.db.remove(&key).await;
-        let first = [0, 1, SECOND, 129, 193][usize::try_from(place).expect("small")];
+        let first = [0, 1, SECOND, 129, 193, 201][usize::try_from(place).expect("small")];
         log.assert_found(&[(run, first, Fault::Deleted)]).await;
     }
 }
@@ -132,6 +141,10 @@ async fn a_truncated_run_says_after_which_record_it_ends() {
             log.db.remove(&key).await;
         }
         log.assert_found(&[(run, records, Fault::Truncated)]).await;
+        // The database proves it, so it is not called rolled back.
+        let report = log.verify(log.kept.heads()).await;
+        let found: Vec<_> = report.findings.iter().map(|it| it.fault).collect();
+        assert_eq!(found, [Fault::Truncated]);
     }
 }
 
@@ -253,6 +266,40 @@ async fn a_sealed_part_that_does_not_open_is_told_from_an_edited_record() {
     let row = slack_installs::backend::Row { sealed, ..row };
     log.db.overwrite(&key, row).await;
     log.assert_found(&[(run, SECOND, Fault::Unreadable)]).await;
+}
+
+/// Who has a key of an earlier epoch, which still counts as valid, signs nothing after a newer one.
+#[tokio::test]
+async fn a_head_that_an_older_key_signed_after_a_newer_one_is_named() {
+    let log = Log::new().await;
+    let audit = log.open(log.options()).await;
+    assert!(audit.close().await);
+    let newer = SigningKey::from_bytes(&[8; 32], 2);
+    let keys = vec![
+        key().verifying_key(noon(), None),
+        newer.verifying_key(noon(), None),
+    ];
+    until("the head is kept", async || log.kept.heads().len() == 1).await;
+    let old = log.kept.heads().remove(0).to_line();
+    let audit = log.open(log.options().signed_by(newer)).await;
+    let run = audit.current_run().expect("it runs");
+    assert!(audit.close().await);
+    // Its batches are `start`, `head` and `end`.
+    log.forge(run, 2, |batch| {
+        (batch.records[0].event, batch.records[0].note) = ("head".to_owned(), old);
+    })
+    .await;
+    let options = VerifyOptions {
+        keys,
+        ..VerifyOptions::default()
+    };
+    let report = verify(&log.store, &options).await.expect("read");
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|it| (it.run, it.fault))
+        .collect();
+    assert_eq!(found, [(run, Fault::Head(HeadError::Period))]);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod keys;
 mod kill;
 mod log;
 mod many;
+mod missing;
 mod modes;
 mod retention;
 mod rows;

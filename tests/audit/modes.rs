@@ -9,7 +9,8 @@ use futures_util::TryStreamExt as _;
 use slack_installs::Clock;
 use slack_installs::InstallationKey;
 use slack_installs::audit::{
-    Audit, AuditOptions, Ending, Filter, LogRecord, VerifyOptions, records, verify,
+    Audit, AuditOptions, Ending, Filter, HeadSink, LogRecord, SignedHead, VerifyOptions, records,
+    verify,
 };
 use slack_installs::store::{
     Act, ActKind, AuditContext, AuditStore, Batch, Error, FoundRuns, ListCursor, Registry,
@@ -17,7 +18,7 @@ use slack_installs::store::{
 };
 use tokio::sync::watch;
 
-use super::log::{Log, tenant, write};
+use super::log::{Log, key, tenant, write};
 use crate::support::Store;
 use crate::support::checks::until;
 use crate::support::installs::noon;
@@ -265,6 +266,70 @@ async fn a_batch_whose_response_was_lost_is_there_once() {
     assert_eq!(count(&log, "open").await, 10);
 }
 
+/// As a copy of the process does, which a snapshot of a machine made.
+#[tokio::test]
+async fn a_run_into_which_something_else_wrote_is_left_and_nothing_is_lost() {
+    let log = Log::new().await;
+    let audit = log.open(log.options().strict()).await;
+    let meddle = async |run, place| {
+        let first = log.store.batches(run, 0, 1).await.expect("read");
+        let first = first.into_iter().flatten().next().expect("a batch");
+        let batch = Batch {
+            place,
+            plain: first.records.iter().map(|_| None).collect(),
+            records: first.records,
+        };
+        log.store.append(run, &batch).await.expect("appended");
+    };
+    let first = audit.current_run().expect("it runs");
+    meddle(first, 1).await;
+    let acts = vec![write(1)];
+    let reported = audit.report(AuditContext::default(), acts).await;
+    reported.expect("it is in another run");
+    let second = audit.current_run().expect("it runs");
+    assert_ne!(first, second);
+    // The batches 0 and 1 have what was recorded, 2 has the head, and 3 is for the last record.
+    meddle(second, 3).await;
+    assert!(audit.close().await);
+    let records = all(&log).await.into_iter();
+    let ends = records.filter(|it| it.public.event == "end");
+    let ended: Vec<_> = ends.map(|it| it.run).collect();
+    assert!(
+        ended.len() == 1 && ![first, second].contains(&ended[0]),
+        "{ended:?}"
+    );
+    assert_eq!(count(&log, "write").await, 1);
+    let report = log.verify(log.kept.heads()).await;
+    let mut found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|it| (it.run, it.fault))
+        .collect();
+    found.sort_by_key(|(run, _)| *run != first);
+    let fault = slack_installs::audit::Fault::Duplicated;
+    assert_eq!(found, [(first, fault), (second, fault)]);
+}
+
+#[derive(Debug)]
+struct Failing;
+
+#[async_trait]
+impl HeadSink for Failing {
+    async fn keep(&self, _: &SignedHead) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Err("the disk is full".into())
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_fails_keeps_no_head_from_the_others() {
+    let log = Log::new().await;
+    let options = AuditOptions::default().signed_by(key());
+    let options = options.with_sink(Failing).with_sink(log.kept.clone());
+    let audit = log.open(options).await;
+    assert!(audit.close().await);
+    until("the head is kept", async || log.kept.heads().len() == 1).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_ends_after_a_day_and_names_its_successor() {
     let log = Log::new().await;
@@ -288,10 +353,15 @@ async fn a_run_ends_after_a_day_and_names_its_successor() {
         runs.push(audit.current_run());
     }
     assert!(audit.close().await);
+    until("the heads are kept", async || log.kept.heads().len() == 4).await;
     let report = log.verify(log.kept.heads()).await;
     assert_eq!(report.findings, []);
     assert_eq!(report.runs.len(), runs.len());
-    assert!(report.runs.iter().all(|run| run.ending == Ending::Ended));
+    for run in &report.runs {
+        // After the last head are only its own record and the last one.
+        assert_eq!(run.ending, Ending::Ended);
+        assert_eq!(run.anchored, run.records - 2, "{run:?}");
+    }
     // A run that begins after the runs were listed is read too.
     let slow = Slow::of(&log);
     *slow.begins.lock().expect("no panic") = runs[3];

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use slack_installs::Clock;
 use slack_installs::audit::{Audit, Fault};
-use slack_installs::store::{AuditContext, AuditStore as _, RunId, Witness as _};
+use slack_installs::store::{AuditContext, AuditStore as _, Error, RunId, Witness as _};
 
 use super::log::{Log, key, tenant, write};
 use crate::support::installs::noon;
@@ -67,10 +67,13 @@ async fn registered(log: &Log) -> usize {
 async fn a_run_without_retention_is_removed_and_not_missed() {
     let (log, hours) = (Log::new().await, Hours::default());
     let old = hours.run(&log).await;
-    hours.pass(24 * 10);
+    hours.pass(24 * 5);
     let young = hours.run(&log).await;
-    hours.pass(24 * 2);
+    // A day and an hour more.
+    hours.pass(25);
     let audit = hours.open(&log).await;
+    assert_eq!(audit.expire(HOUR * 24 * 5).await.expect("expired"), 0);
+    hours.pass(1);
     assert_eq!(audit.expire(HOUR * 24 * 5).await.expect("expired"), 1);
     assert_eq!(audit.expire(HOUR * 24 * 5).await.expect("expired"), 0);
     assert!(audit.close().await);
@@ -207,6 +210,47 @@ async fn a_key_that_is_missing_is_told_from_a_tenant_that_was_erased() {
     log.db.remove(&at).await;
     // The acts 0, 1, 2 of the run are the records 1, 2, 3.
     log.assert_found(&[(run, 3, Fault::KeyMissing)]).await;
+}
+
+/// The record of the erasure had no retention left, and the run that needs the key has.
+#[tokio::test]
+async fn a_key_that_is_missing_is_not_named_if_the_record_of_its_erasure_may_have_been_removed() {
+    let (log, hours) = (Log::new().await, Hours::default());
+    let long = hours.open(&log).await;
+    let acts = vec![write(1)];
+    let reported = long.report(AuditContext::default(), acts).await;
+    reported.expect("reported");
+    assert!(log.wait_for_writes(&long).await);
+    hours.pass(1);
+    let eraser = hours.open(&log).await;
+    let erased = eraser.current_run().expect("it runs");
+    assert!(eraser.erase(&tenant(1)).await.expect("erased"));
+    assert!(eraser.close().await);
+    hours.pass(20);
+    assert!(long.close().await);
+    assert_eq!(log.verify(Vec::new()).await.findings, []);
+    hours.pass(100);
+    let last = hours.open(&log).await;
+    assert_eq!(last.expire(HOUR * 94).await.expect("expired"), 1);
+    assert!(last.close().await);
+    assert!(!runs(&log).await.contains(&erased));
+    assert_eq!(log.verify(log.kept.heads()).await.findings, []);
+}
+
+/// Without the record, an erasure looks like an attack.
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_erased() {
+    let log = Log::new().await;
+    log.run_of(20).await;
+    let audit = log.open(log.options()).await;
+    assert!(audit.close().await);
+    let refused = audit.erase(&tenant(1)).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    let key = log.store.key_of(&tenant(1)).await;
+    assert!(key.expect("read").is_some());
+    let report = log.verify(Vec::new()).await;
+    assert_eq!(report.findings, []);
+    assert_eq!(report.runs.iter().map(|run| run.erased).sum::<u64>(), 0);
 }
 
 /// Erasing is recorded before it happens. If it fails then, nothing is wrong.

@@ -3,9 +3,10 @@
 //! The time is that of the test, because a comparison waits for the processes that write.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use slack_installs::audit::{Audit, RowFault, RowReport, compare};
+use slack_installs::audit::{Audit, Filter, RowFault, RowReport, compare};
 use slack_installs::backend::{Key, Row};
 use slack_installs::store::{Act, ActKind, AuditContext, AuditStore, Witness as _};
 use slack_installs::{Clock, Delete, Hold, InstallationStore as _, LifecycleStore as _};
@@ -182,6 +183,32 @@ async fn rows_from_before_the_log_are_unlogged_until_they_are_noted() {
         .expect("noted");
     assert_eq!(noted, u64::try_from(rows(&world).await.len()).expect("few"));
     assert_eq!(found(&world).await, []);
+}
+
+/// What happened while the rows were read may be missing, so it is after the baseline.
+#[tokio::test]
+async fn a_baseline_counts_from_the_moment_before_its_first_row_was_read() {
+    let world = World::new().await;
+    install(&world, "xoxb-1").await;
+    let seconds = AtomicU64::new(0);
+    let now = move || noon() + Duration::from_secs(seconds.fetch_add(1, Ordering::SeqCst));
+    let options = world.log.options().with_clock(Clock::from_fn(now));
+    let audit = world.log.open(options).await;
+    audit.note_rows(&world.log.store).await.expect("noted");
+    let of = async |event: &str| {
+        let event = Some(event.to_owned());
+        let filter = Filter {
+            event,
+            ..Filter::default()
+        };
+        world.records(filter).await.remove(0).public
+    };
+    let note: serde_json::Value = serde_json::from_str(&of("baseline").await.note).expect("JSON");
+    assert!(
+        note["since"].as_u64() < Some(of("found").await.time),
+        "{note}"
+    );
+    assert!(audit.close().await);
 }
 
 /// A write whose response was lost may be there. Neither version is called rolled back until

@@ -1,14 +1,17 @@
 //! What a store tells its log.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use slack_installs::audit::{Filter, LogRecord};
 use slack_installs::backend::Sealed;
 use slack_installs::store::{
-    AuditContext, Error, SeenId, SeenStore as _, StateId, StateStore as _,
+    AuditContext, Error, SeenId, SeenStore as _, StateId, StateStore as _, Witness as _,
 };
-use slack_installs::{Delete, InstallationStore as _};
+use slack_installs::{Clock, Delete, InstallationStore as _};
 
+use super::log::write;
 use super::world::World;
 use crate::support::checks::until;
 use crate::support::installs::{noon, user_id, with_both, workspace_key};
@@ -253,6 +256,29 @@ async fn a_filter_returns_what_it_names_and_no_more() {
     };
     assert!(world.records(early).await.is_empty());
     assert!(world.records(Filter { from, ..filter }).await.is_empty());
+}
+
+/// The registry learns of a run every ten seconds.
+#[tokio::test]
+async fn a_filter_by_time_reads_a_run_that_goes_on_although_its_entry_is_old() {
+    let world = World::new().await;
+    let is_later = Arc::new(AtomicBool::new(false));
+    let clock = Arc::clone(&is_later);
+    let minute = Duration::from_secs(60);
+    let now = move || noon() + minute * u32::from(clock.load(Ordering::SeqCst));
+    let options = world.log.options().strict();
+    let options = options.with_clock(Clock::from_fn(now));
+    let audit = world.log.open(options).await;
+    is_later.store(true, Ordering::SeqCst);
+    let reported = audit.report(AuditContext::default(), vec![write(1)]).await;
+    reported.expect("reported");
+    let from = Some(noon() + minute);
+    let filter = Filter {
+        from,
+        ..Filter::default()
+    };
+    assert_eq!(world.records(filter).await.len(), 1);
+    assert!(audit.close().await);
 }
 
 #[tokio::test]

@@ -1,15 +1,16 @@
 //! The commands of the audit log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use slack_installs::InstallationStore as _;
 use slack_installs::audit::{Audit, AuditOptions, FileSink, SigningKey};
 use slack_installs::store::AuditContext;
+use slack_installs::{Clock, InstallationStore as _};
 
-use super::{House, kinds};
+use super::{House, ago, kinds};
 use crate::support::app::{ADA, ALPHA, BRAVO, key};
 use crate::support::leaks::leaks;
-use slack_installs::backend::{Backend as _, Change, Key, Scope};
+use slack_installs::backend::{Backend as _, Change, Expect, Key, Row, Scope, Version};
 
 /// An app whose log says that a job read a token. Also returns the public key.
 pub(crate) async fn house() -> (House, String) {
@@ -24,11 +25,7 @@ pub(crate) async fn log(house: &House) -> String {
     let store = house.app.store.clone();
     let signer = SigningKey::from_bytes(&[7; 32], 1);
     let public = signer.verifying_key(std::time::SystemTime::UNIX_EPOCH, None);
-    let public: String = public
-        .as_bytes()
-        .iter()
-        .map(|it| format!("{it:02x}"))
-        .collect();
+    let public = hex(public.as_bytes());
     let options = AuditOptions::default()
         .signed_by(signer)
         .with_sink(FileSink::new(house.path("heads.jsonl")));
@@ -42,6 +39,10 @@ pub(crate) async fn log(house: &House) -> String {
     assert!(read.expect("the database is up").is_some());
     assert!(audit.close().await);
     format!("1:{public}")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|it| format!("{it:02x}")).collect()
 }
 
 #[tokio::test]
@@ -70,6 +71,7 @@ async fn an_intact_log_verifies_in_the_database_and_as_an_export() {
         ran.ends(0).contains("intact") && ran.out.contains("no anchor"),
         "{ran:?}"
     );
+    assert!(!ran.out.contains("Unlogged"), "{ran:?}");
 
     let export = house.run(&["audit", "export"]).await;
     export.ends(0);
@@ -89,10 +91,106 @@ async fn an_intact_log_verifies_in_the_database_and_as_an_export() {
     assert!(ran.ends(8).contains("record 1"), "{ran:?}");
     std::fs::write(away.path("export.jsonl"), "{}").expect("the directory is ours");
     away.run(&file).await.ends(2);
-    away.run(&["audit", "verify", "--public-key", "1:00"])
-        .await
-        .ends(2);
+    for wrong in ["1:00", &format!("{public}00"), &public[2..]] {
+        away.run(&["audit", "verify", "--public-key", wrong])
+            .await
+            .ends(2);
+    }
     away.run(&["audit", "verify", "none.jsonl"]).await.ends(2);
+}
+
+#[tokio::test]
+async fn a_log_that_another_key_signed_is_named_and_an_empty_line_of_an_anchor_is_not() {
+    let (house, public) = house().await;
+    let heads = std::fs::read_to_string(house.path("heads.jsonl")).expect("a file");
+    std::fs::write(house.path("heads.jsonl"), format!("\n{heads}\n")).expect("the file is ours");
+    let verify = async |key: &str| {
+        let arguments = ["audit", "verify", "--anchor", "heads.jsonl"];
+        let keys = ["--public-key", key];
+        house.run(&[&arguments[..], &keys].concat()).await
+    };
+    verify(&public).await.ends(0);
+    let other = SigningKey::from_bytes(&[8; 32], 1);
+    let other = other.verifying_key(std::time::SystemTime::UNIX_EPOCH, None);
+    let ran = verify(&format!("1:{}", hex(other.as_bytes()))).await;
+    assert!(ran.ends(8).contains("Head(Signature)"), "{ran:?}");
+}
+
+/// An attacker cannot hide the log by its registry.
+#[tokio::test]
+async fn a_log_without_a_readable_entry_in_its_registry_is_still_verified() {
+    let (house, _) = house().await;
+    let backend = house.app.store.backend();
+    let page = backend.scan(&Scope::Everything, None, 1000).await;
+    let rows = page.expect("the database is up").rows.into_iter();
+    let entry = rows.filter(|(key, _)| key.partition.name() == "audit-runs");
+    let [(key, row)] = &entry.collect::<Vec<_>>()[..] else {
+        panic!("one run");
+    };
+    let damaged = Row {
+        version: Version::mint(),
+        ..row.clone()
+    };
+    let put = Change::Put {
+        slot: key.slot.clone(),
+        row: damaged,
+        expect: Expect::Any,
+    };
+    let delete = Change::Delete {
+        slot: key.slot.clone(),
+        only: None,
+    };
+    for (change, fault) in [(put, "RegistryEdited"), (delete, "RegistryDropped")] {
+        let changed = backend.commit(&key.partition, &[change]).await;
+        changed.expect("the database is up");
+        let ran = house.run(&["audit", "verify"]).await;
+        assert!(ran.ends(8).contains(fault), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_records_are_in_the_order_of_their_time_and_not_older_than_the_hours() {
+    let house = House::new().await;
+    house.install(ADA).await;
+    let minutes = Arc::new(AtomicU64::new(90));
+    let open = async || {
+        let minutes = Arc::clone(&minutes);
+        let now = move || ago(60 * minutes.load(Ordering::SeqCst));
+        let options = AuditOptions::default().with_clock(Clock::from_fn(now));
+        let audit = Audit::open(Arc::new(house.app.store.clone()), options).await;
+        audit.expect("opens")
+    };
+    let read = async |audit: &Audit, actor: &str| {
+        let store = house.app.store.clone().with_witness(audit.clone());
+        for _ in 0..2 {
+            let read = async { store.fetch(&key(ALPHA), None).await };
+            let read = AuditContext::actor(actor).scope(read).await;
+            read.expect("the database is up");
+        }
+    };
+    let long = open().await;
+    minutes.store(80, Ordering::SeqCst);
+    let short = open().await;
+    read(&short, "short").await;
+    assert!(short.close().await);
+    minutes.store(50, Ordering::SeqCst);
+    read(&long, "long").await;
+    assert!(long.close().await);
+    let opened = async |more: &[&str]| {
+        let tail = ["audit", "tail", "--event", "open"];
+        let ran = house.run(&[&tail[..], more].concat()).await;
+        let lines = ran.ends(0).lines();
+        let lines = lines.filter(|line| line.contains(" bot by "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = opened(&[]).await;
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(
+        all[0].contains("2 times") && all[0].contains("by short"),
+        "{all:?}"
+    );
+    assert!(all[1].contains("by long"), "{all:?}");
+    assert_eq!(opened(&["--hours", "1"]).await, all[1..]);
 }
 
 #[tokio::test]
@@ -169,6 +267,7 @@ async fn without_a_log_each_command_says_so() {
         &["export"],
         &["erase", ALPHA, "--yes"],
         &["baseline", "--yes"],
+        &["baseline", "--dry-run"],
     ] {
         let ran = house.run(&[&["audit"], arguments].concat()).await;
         ran.ends(3);

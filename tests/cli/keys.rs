@@ -178,11 +178,13 @@ async fn a_database_without_a_data_key_gets_none() {
     let mut house = House::new().await;
     house.set("SLACK_INSTALLS_URL", Some("sqlite:new.sqlite3"));
     house.run(&["migrate"]).await.ends(0);
-    for action in [&["add"][..], &["reseal"], &["rewrap"]] {
-        house
-            .run(&[&["keys"], action, &["--yes"]].concat())
-            .await
-            .ends(4);
+    for action in ["add", "reseal", "rewrap"] {
+        // Nobody is asked either.
+        for decision in [&["--yes"][..], &["--dry-run"], &[]] {
+            let ran = house.run(&[&["keys", action], decision].concat()).await;
+            ran.ends(4);
+            assert!(ran.err.contains("has no data key"), "{ran:?}");
+        }
     }
 }
 
