@@ -9,6 +9,7 @@ use slack_installs::{Clock, InstallationStore as _};
 
 use super::{House, ago, kinds};
 use crate::support::app::{ADA, ALPHA, BRAVO, key};
+use crate::support::checks::until;
 use crate::support::leaks::leaks;
 use slack_installs::backend::{Backend as _, Change, Expect, Key, Row, Scope, Version};
 
@@ -38,6 +39,11 @@ pub(crate) async fn log(house: &House) -> String {
     let read = context.scope(read).await;
     assert!(read.expect("the database is up").is_some());
     assert!(audit.close().await);
+    let heads = house.path("heads.jsonl");
+    until("the head is kept", async || {
+        std::fs::read_to_string(&heads).is_ok_and(|text| text.ends_with('\n'))
+    })
+    .await;
     format!("1:{public}")
 }
 
