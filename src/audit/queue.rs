@@ -154,6 +154,7 @@ pub(super) const CLOSED: &str = "closed";
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Content;
     use super::*;
     use crate::store::ActKind;
 
@@ -196,6 +197,10 @@ mod tests {
         let (entries, ticket) = queue.take(9, 64);
         assert_eq!((entries.len(), ticket), (3, 2));
         assert_eq!((entries[0].event, entries[0].count), (GAP, 2));
+        let Content::Note(note) = &entries[0].content else {
+            panic!("a gap is a note");
+        };
+        assert_eq!(note, r#"{"since":7}"#);
         assert_eq!(queue.ready(), 0);
     }
 
