@@ -202,6 +202,11 @@ mod tests {
         };
         assert_eq!(note, r#"{"since":7}"#);
         assert_eq!(queue.ready(), 0);
+        // Reads that are counted together have one place.
+        for (row, fits) in [("a", true), ("b", true), ("c", false), ("a", true)] {
+            let (act, who) = read(row);
+            assert_eq!(queue.push_read(act, who, 9).is_ok(), fits, "{row}");
+        }
     }
 
     #[test]
