@@ -154,6 +154,7 @@ pub(super) const CLOSED: &str = "closed";
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::Content;
     use super::*;
     use crate::store::ActKind;
 
@@ -196,7 +197,16 @@ mod tests {
         let (entries, ticket) = queue.take(9, 64);
         assert_eq!((entries.len(), ticket), (3, 2));
         assert_eq!((entries[0].event, entries[0].count), (GAP, 2));
+        let Content::Note(note) = &entries[0].content else {
+            panic!("a gap is a note");
+        };
+        assert_eq!(note, r#"{"since":7}"#);
         assert_eq!(queue.ready(), 0);
+        // Reads that are counted together have one place.
+        for (row, fits) in [("a", true), ("b", true), ("c", false), ("a", true)] {
+            let (act, who) = read(row);
+            assert_eq!(queue.push_read(act, who, 9).is_ok(), fits, "{row}");
+        }
     }
 
     #[test]

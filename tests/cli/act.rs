@@ -38,7 +38,9 @@ async fn a_dry_run_of_every_action_changes_no_row_and_calls_slack_for_nothing() 
     let before = house.rows().await;
     for action in ACTIONS {
         let calls = house.app.fake.call_log().len();
-        let ran = house.run_json(&[action, &["--dry-run"]].concat()).await;
+        // Also if nobody is to be asked.
+        let dry = [action, &["--dry-run", "--yes"]].concat();
+        let ran = house.run_json(&dry).await;
         ran.ends(0);
         assert_eq!(ran.json()["is_dry_run"], true, "{action:?}");
         assert_eq!(house.rows().await, before, "{action:?}");
@@ -134,6 +136,13 @@ async fn a_leaked_token_is_replaced_and_revoked() {
     let ran = house.run(&["refresh", ALPHA, "--leaked", "--yes"]).await;
     ran.ends(0);
     assert!(!house.app.fake.is_live(token.expose()));
+    let fault = Fault::unavailable().times(10);
+    house.app.fake.inject("auth.revoke", fault);
+    house.age(ALPHA).await;
+    let ran = house.run(&["refresh", ALPHA, "--leaked", "--yes"]).await;
+    ran.ends(7);
+    let text = "the pair was replaced, but the old tokens could not be revoked";
+    assert!(ran.err.contains(text), "{ran:?}");
 }
 
 #[tokio::test]
@@ -161,6 +170,12 @@ async fn revoke_uninstalls_the_app_and_leaves_a_note_for_the_apps_hooks() {
     // The note is due at once, and the app's own process takes it.
     let due = house.app.store.due_departures(super::ago(0), 10).await;
     assert_eq!(due.expect("responds").len(), 1);
+    // Without a note, nobody is told.
+    house.install(BOB).await;
+    let revoke = ["revoke", BRAVO, "--reason", "r", "--no-note", "--yes"];
+    house.run(&revoke).await.ends(0);
+    let departure = house.app.store.departure(&key(BRAVO)).await;
+    assert!(departure.expect("responds").is_none());
 }
 
 #[tokio::test]
@@ -222,8 +237,10 @@ async fn reconcile_deletes_what_slack_confirms_as_dead_and_stops_if_too_much_is(
     let text = "more tenants look dead than one sweep may delete (--most-purges, --most-percent)";
     assert!(dry.ends(0).contains(text), "{dry:?}");
     house.run(&[&sweep[..], &["--yes"]].concat()).await.ends(4);
-    let all = [&sweep[..], &["--most-percent", "100", "--yes"]].concat();
+    let all = [&sweep[..], &["--most-percent", "100", "--no-note", "--yes"]].concat();
     assert_eq!(house.run_json(&all).await.json()["purged"], 2);
+    let departure = house.app.store.departure(&key(BRAVO)).await;
+    assert!(departure.expect("responds").is_none());
 }
 
 #[tokio::test]
@@ -298,6 +315,7 @@ async fn reconcile_names_the_code_of_an_unclear_response() {
         ran.ends(0).contains("T0ALPHA0001: Unclear(fatal_error)\n"),
         "{ran:?}"
     );
+    assert!(!ran.out.contains("for any tenant"), "{ran:?}");
     let json = house.run_json(&sweep).await.json();
     assert_eq!(json["findings"][0]["verdict"], "Unclear(fatal_error)");
     // Slack does not respond at all.

@@ -9,8 +9,9 @@ use slack_installs::{Clock, InstallationStore as _};
 
 use super::{House, ago, kinds};
 use crate::support::app::{ADA, ALPHA, BRAVO, key};
+use crate::support::checks::until;
 use crate::support::leaks::leaks;
-use slack_installs::backend::{Backend as _, Change, Expect, Key, Row, Scope, Version};
+use slack_installs::backend::{Backend as _, Change, Expect, Key, Partition, Row, Scope, Version};
 
 /// An app whose log says that a job read a token. Also returns the public key.
 pub(crate) async fn house() -> (House, String) {
@@ -38,6 +39,11 @@ pub(crate) async fn log(house: &House) -> String {
     let read = context.scope(read).await;
     assert!(read.expect("the database is up").is_some());
     assert!(audit.close().await);
+    let heads = house.path("heads.jsonl");
+    until("the head is kept", async || {
+        std::fs::read_to_string(&heads).is_ok_and(|text| text.ends_with('\n'))
+    })
+    .await;
     format!("1:{public}")
 }
 
@@ -71,7 +77,6 @@ async fn an_intact_log_verifies_in_the_database_and_as_an_export() {
         ran.ends(0).contains("intact") && ran.out.contains("no anchor"),
         "{ran:?}"
     );
-    assert!(!ran.out.contains("Unlogged"), "{ran:?}");
 
     let export = house.run(&["audit", "export"]).await;
     export.ends(0);
@@ -92,9 +97,9 @@ async fn an_intact_log_verifies_in_the_database_and_as_an_export() {
     std::fs::write(away.path("export.jsonl"), "{}").expect("the directory is ours");
     away.run(&file).await.ends(2);
     for wrong in ["1:00", &format!("{public}00"), &public[2..]] {
-        away.run(&["audit", "verify", "--public-key", wrong])
-            .await
-            .ends(2);
+        let ran = away.run(&["audit", "verify", "--public-key", wrong]).await;
+        ran.ends(2);
+        assert!(ran.err.contains("--public-key: expected"), "{ran:?}");
     }
     away.run(&["audit", "verify", "none.jsonl"]).await.ends(2);
 }
@@ -140,8 +145,20 @@ async fn a_log_without_a_readable_entry_in_its_registry_is_still_verified() {
         slot: key.slot.clone(),
         only: None,
     };
-    for (change, fault) in [(put, "RegistryEdited"), (delete, "RegistryDropped")] {
-        let changed = backend.commit(&key.partition, &[change]).await;
+    let run = Partition::new(format!(
+        "{}/audit/{}",
+        house.app.fake.client_id(),
+        key.slot.as_str()
+    ));
+    let run = run.expect("a name");
+    // At last, only the damaged entry is left.
+    for (partition, change, fault) in [
+        (&key.partition, put.clone(), "RegistryEdited"),
+        (&key.partition, delete, "RegistryDropped"),
+        (&key.partition, put, "RegistryEdited"),
+        (&run, Change::Clear, "RegistryEdited"),
+    ] {
+        let changed = backend.commit(partition, &[change]).await;
         changed.expect("the database is up");
         let ran = house.run(&["audit", "verify"]).await;
         assert!(ran.ends(8).contains(fault), "{ran:?}");
@@ -203,6 +220,23 @@ async fn a_row_that_was_written_past_the_log_is_named() {
         out.contains(ALPHA) && out.contains("install: Unlogged"),
         "{out}"
     );
+    assert!(out.contains("`slack-installs audit baseline`"), "{out}");
+}
+
+#[tokio::test]
+async fn a_row_that_was_removed_past_the_log_is_named_without_the_hint_of_a_baseline() {
+    let (house, _) = house().await;
+    let (key, _) = house.row(ALPHA, "bot").await;
+    let delete = Change::Delete {
+        slot: key.slot,
+        only: None,
+    };
+    let backend = house.app.store.backend();
+    let removed = backend.commit(&key.partition, &[delete]).await;
+    removed.expect("the database is up");
+    let ran = house.run(&["audit", "verify"]).await;
+    assert!(ran.ends(8).contains("bot: RolledBack"), "{ran:?}");
+    assert!(!ran.out.contains("baseline"), "{ran:?}");
 }
 
 #[tokio::test]
@@ -340,6 +374,9 @@ async fn what_the_program_changes_is_in_the_log_so_that_the_rows_still_agree_wit
         "{json}"
     );
     assert_eq!(json["rows"]["is_complete"], true, "{json}");
+    // Each command has ended its run.
+    let runs = json["runs"].as_array().expect("a list");
+    assert!(runs.iter().all(|run| run["ending"] == "Ended"), "{json}");
 }
 
 #[tokio::test]

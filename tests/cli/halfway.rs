@@ -55,7 +55,12 @@ async fn a_revoke_that_slack_does_not_answer_says_that_the_tenant_is_on_hold() {
         .inject("apps.uninstall", Fault::unavailable().times(10));
     let ran = house.run(&REVOKE).await;
     ran.ends(7);
-    for part in ["its data is kept", "on hold now", "slack-installs thaw"] {
+    for part in [
+        "its data is kept",
+        "on hold now",
+        "slack-installs thaw",
+        "run the same command again to revoke the tokens",
+    ] {
         assert!(ran.err.contains(part), "{part}: {ran:?}");
     }
     house.app.fake.clear_faults();
@@ -364,6 +369,7 @@ async fn a_token_that_slack_revoked_early_is_explained_so_for_a_user_too() {
 async fn a_revive_that_fails_says_that_the_dead_mark_is_cleared() {
     let house = House::new().await;
     house.install(ADA).await;
+    house.install(BOB).await;
     house.age(ALPHA).await;
     house
         .change_chain(ALPHA, |chain| chain.is_dead = true)
@@ -373,6 +379,11 @@ async fn a_revive_that_fails_says_that_the_dead_mark_is_cleared() {
     let ran = house.run(&["refresh", ALPHA, "--revive", "--yes"]).await;
     ran.ends(7);
     assert!(ran.err.contains("the dead mark is cleared"), "{ran:?}");
+    // It had none.
+    house.age(BRAVO).await;
+    let ran = house.run(&["refresh", BRAVO, "--revive", "--yes"]).await;
+    ran.ends(7);
+    assert!(!ran.err.contains("dead mark"), "{ran:?}");
 }
 
 #[tokio::test]

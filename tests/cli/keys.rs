@@ -162,6 +162,37 @@ async fn keys_are_wrapped_again_under_a_new_master_key_and_a_missing_one_ends_wi
 }
 
 #[tokio::test]
+async fn a_data_key_whose_master_key_is_missing_is_named_and_the_others_are_wrapped_again() {
+    let house = house().await;
+    let master = || slack_installs::MasterKey::generate().to_base64();
+    let (second, third) = (master(), master());
+    let write = |new: &str, old: &str| {
+        std::fs::write(house.path("key"), format!("{new}\n{old}\n")).expect("the file is ours");
+    };
+    let first = states(&house).await[0].0.to_string();
+    write(&second, &house.master_key);
+    let added = house.run_json(&["keys", "add", "--yes"]).await.json();
+    let new = added["key"].as_str().expect("an id");
+    let promote = ["keys", "promote", new, "--force", "--yes"];
+    house.run(&promote).await.ends(0);
+    write(&third, &second);
+    let before = house.rows().await;
+    let rewrap = ["keys", "rewrap"];
+    house
+        .run(&[&rewrap[..], &["--dry-run"]].concat())
+        .await
+        .ends(0);
+    assert_eq!(house.rows().await, before);
+    let ran = house.run_json(&[&rewrap[..], &["--yes"]].concat()).await;
+    ran.ends(6);
+    let json = ran.json();
+    assert_eq!(json["outcome"], "failed", "{json}");
+    assert_eq!(json["details"]["rewrapped"][0], new, "{json}");
+    assert!(json["details"]["failed"][&first].is_string(), "{json}");
+    assert!(ran.err.contains("keep the old master key"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn a_row_that_does_not_open_is_named_and_stays() {
     let house = house().await;
     house.damage(ALPHA, "install").await;

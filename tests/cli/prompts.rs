@@ -54,7 +54,11 @@ impl House {
 async fn the_tenants_id_that_is_typed_confirms() {
     let house = house().await;
     let freeze = ["freeze", ALPHA, "--reason", "ticket"];
-    let steps = [("Type T0ALPHA0001 to continue: ", "T0ALPHA0001\n")];
+    let question = "Type T0ALPHA0001 to continue: ";
+    let steps = [(question, "t0alpha0001\n")];
+    let ran = house.on_terminal(100, &steps, &freeze).await;
+    ran.ends(4);
+    let steps = [(question, "T0ALPHA0001\n")];
     let ran = house.on_terminal(100, &steps, &freeze).await;
     assert!(ran.ends(0).contains("put on hold"), "{ran:?}");
     let hold = house.app.store.held(&key(ALPHA)).await.expect("responds");

@@ -23,6 +23,12 @@ async fn init_makes_files_that_only_the_owner_reads_and_that_the_program_accepts
     // It replaces no file.
     house.run(&["init"]).await.ends(4);
     assert_eq!(std::fs::read_to_string(&key).expect("a file"), secret);
+    // Nor does it make a key for a configuration that has another one.
+    std::fs::create_dir(house.path("old")).expect("the directory is ours");
+    let old = house.path("old/slack-installs.conf");
+    std::fs::write(old, "").expect("the directory is ours");
+    house.run(&["init", "--directory", "old"]).await.ends(4);
+    assert!(!house.path("old/master-key").exists());
 
     let text = std::fs::read_to_string(&config).expect("a file");
     let text = text.replace("SLACK_CLIENT_ID=", &format!("SLACK_CLIENT_ID={client_id}"));

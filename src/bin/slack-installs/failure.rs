@@ -259,11 +259,13 @@ mod tests {
         let damaged = || store::Error::Unreadable(cause());
         let key = || store::Error::Key(KeyringError::Unreadable.into());
         let unavailable = || KeyringError::Backend(backend::Error::Unavailable(cause()));
-        let cases: [(Failure, Code); 14] = [
+        let rolled_back = || store::Error::KeyringRolledBack(KeyringError::RolledBack.into());
+        let cases: [(Failure, Code); 15] = [
             (conflict().into(), Code::Refused),
             (database().into(), Code::Database),
             (damaged().into(), Code::Damaged),
             (key().into(), Code::Damaged),
+            (rolled_back().into(), Code::Damaged),
             (store::Error::Key(cause()).into(), Code::Keys),
             (OperateError::Store(conflict()).into(), Code::Refused),
             (OperateError::Store(database()).into(), Code::Database),

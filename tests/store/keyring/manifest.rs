@@ -1,6 +1,7 @@
 //! The manifest: a database writer brings no old key back, also with the plaintext of a retired one.
 
 use serde_json::{Value, json};
+use slack_installs::KeyChangeError;
 use slack_installs::backend::{Due, Key, Lane, Metadata, Row, Sealed, Version};
 
 use super::*;
@@ -62,6 +63,7 @@ impl World {
         let retired = Self::primary_of(&self.before);
         let is_found = self.is_found().await;
         assert!(is_found, "{what}: nobody reports it");
+        let mut stored = Vec::new();
         for round in 0..3 {
             for tenant in ["T1", "T2"] {
                 let fetched = self.store.fetch(&workspace_key(tenant), None).await;
@@ -77,6 +79,7 @@ impl World {
             let new = in_workspace(&tenant).with_bot("xoxb-new");
             if self.store.store(&new).await.is_ok() {
                 assert_ne!(sealed_under(&self.db, &tenant).await, retired, "{what}");
+                stored.push(tenant);
             }
             advance(Duration::from_secs(8 * 60)).await;
         }
@@ -85,6 +88,14 @@ impl World {
             tampered,
             "{what}: nobody repairs it"
         );
+        self.put(&self.after).await;
+        let fresh = self.db.store().await;
+        for tenant in stored {
+            let fetched = fresh.fetch(&workspace_key(&tenant), None).await;
+            let fetched = fetched.expect("its key is the one that its row names");
+            assert!(fetched.is_some(), "{what}");
+        }
+        self.put(&tampered).await;
         let listed = self.after.iter().map(|(key, _)| key.slot.as_str());
         let listed: Vec<_> = listed
             .filter_map(|slot| slot.strip_prefix("key/"))
@@ -203,6 +214,22 @@ async fn a_process_that_has_seen_a_rotation_never_goes_back() {
         advance(Duration::from_secs(1)).await;
         assert!(reads(&world.store, "T2").await, "it is restored");
     }
+}
+
+/// A database was restored, and another process made another change since.
+#[tokio::test(start_paused = true)]
+async fn a_process_refuses_another_manifest_of_the_rank_that_it_has_seen() {
+    let world = World::new().await;
+    let added = world.store.keys().add().await.expect("added");
+    world.put(&world.after).await;
+    let other = world.db.store().await;
+    let instead = other.keys().add().await.expect("added");
+    assert_ne!(added, instead);
+    let listed = world.store.keys().list().await;
+    assert_matches!(
+        listed,
+        Err(KeyChangeError::Keyring(KeyringError::RolledBack))
+    );
 }
 
 impl World {

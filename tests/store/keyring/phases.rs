@@ -467,6 +467,30 @@ async fn a_key_that_was_added_by_mistake_is_destroyed_at_once_and_its_epoch_is_n
     assert!(epochs.is_sorted_by(|one, next| one < next), "{epochs:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_promotion_retires_the_old_primary_and_changes_no_other_key() {
+    let world = World::new();
+    let store = world.process().await;
+    let [first, _] = promote(&store).await;
+    let before = keys_of(&store).await;
+    advance(minutes(5)).await;
+    let next = store.keys().add().await.expect("added");
+    let waiting = store.keys().add().await.expect("added");
+    assert!(store.keys().promote(next, true).await.expect("promoted"));
+    let keys = keys_of(&store).await;
+    let expected = [
+        KeyState::Retired,
+        KeyState::Retired,
+        KeyState::Primary,
+        KeyState::Distributed,
+    ];
+    assert_eq!(states(&keys), expected);
+    // It can be destroyed as early as before.
+    assert_eq!((keys[0].id, keys[0]), (first, before[0]));
+    assert_eq!(keys[3].id, waiting);
+    assert!(keys[3].added_at.is_some() && keys[3].retired_at.is_none());
+}
+
 /// All rows of an app are its tenants', so no key seals more than they do.
 #[tokio::test(start_paused = true)]
 async fn the_usage_of_all_keys_sums_up_to_all_rows_and_calls_no_provider() {

@@ -235,8 +235,8 @@ async fn a_destroyed_keys_plaintext_brings_it_back_in_no_process_that_has_seen_t
 /// It was made, but never used, so no row tells of it.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_was_destroyed_unused_does_not_come_back_with_the_epoch_of_a_later_one() {
-    let world = World::new();
-    let store = world.process().await;
+    let (world, provider) = (World::new(), Remote::new());
+    let store = world.process_by(provider.clone()).await;
     install(&store, "T1").await;
     let mistake = store.keys().add().await.expect("added");
     let (slot, row) = world.db.row("keyring", &format!("key/{mistake}")).await;
@@ -254,6 +254,7 @@ async fn a_key_that_was_destroyed_unused_does_not_come_back_with_the_epoch_of_a_
     let (manifest, _) = world.db.row("keyring", "manifest").await;
     world.db.overwrite(&slot, row).await;
     world.db.overwrite(&manifest, forged).await;
+    let before = provider.unwraps_of(mistake);
     for round in 0..4 {
         // A new tenant each time: no row of it needs the newest key for opening.
         let tenant = format!("T9{round}");
@@ -267,6 +268,8 @@ async fn a_key_that_was_destroyed_unused_does_not_come_back_with_the_epoch_of_a_
     let installation = in_workspace("T99").with_bot("xoxb-new");
     let stored = store.store(&installation).await;
     assert_matches!(stored, Err(Error::KeyringRolledBack(_)));
+    // Its epoch is too low, so the provider is not asked for it.
+    assert_eq!(provider.unwraps_of(mistake), before);
 }
 
 /// A row that is put back after its key was destroyed cannot be opened, and is not absent either.
