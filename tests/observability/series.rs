@@ -13,11 +13,11 @@ use http_body_util::Full;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use slack_installs::backend::{self, Backend, MemoryBackend};
 use slack_installs::oauth::{Candidate, Decision, InstallPolicy};
-use slack_installs::store::{ChainKey, Credential};
+use slack_installs::store::{Chain, ChainKey, Credential, RotationStore as _};
 use slack_installs::testing::{Delivery, Fault, Rotation, Workspace};
 use slack_installs::{
     CacheOptions, ClientId, Clock, EncryptedStore, Hold, Home, Installation,
-    InstallationStore as _, LifecycleStore as _, LocalKeyProvider, SlackApp, Team, TeamId,
+    InstallationStore as _, LifecycleStore as _, LocalKeyProvider, Scopes, SlackApp, Team, TeamId,
 };
 use tokio::sync::Barrier;
 use tower_layer::Layer as _;
@@ -360,6 +360,56 @@ async fn endings(day: &Day, seen: &Snapshotter) {
         ("uninstalls_total reason=app_uninstalled", 1.0),
     ];
     assert_eq!(counted(counters), series(&ended));
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_have_the_first_expiry_the_longest_delay_dead_chains_and_put_off_departures() {
+    let life = Life::new().await;
+    life.app.fake.rotate_tokens(Rotation::default());
+    life.install_without_user(ADA).await;
+    life.advance(3600);
+    life.install_without_user("U0BRAVO0001").await;
+    let store = &life.app.store;
+    let figures = async |now| {
+        let figures = store.figures(now, &Scopes::default()).await;
+        figures.expect("the store is up")
+    };
+    let alpha = ChainKey {
+        credential: Credential::Bot,
+        tenant: key(ALPHA),
+    };
+    // The chain that was issued first is listed first.
+    let stored = store.chain(&alpha).await.expect("up").expect("stored");
+    let expires_at = stored.chain.expires_at.expect("it rotates");
+    let hour = Duration::from_secs(3600);
+    let nearest = figures(expires_at - hour).await.nearest_expiry;
+    assert_eq!(nearest, Some(hour));
+    life.advance(20 * 3600);
+    let now = life.app.fake.clock().now();
+    let due_at = stored.chain.due_at.expect("it rotates");
+    let overdue = now.duration_since(due_at).expect("it is due");
+    assert_eq!(figures(now).await.oldest_overdue, Some(overdue));
+
+    let mut dies = |chain: Option<&Chain>| {
+        let mut next = chain?.clone();
+        next.is_dead = true;
+        next.due_at = None;
+        Some(next)
+    };
+    let died = store.update(&alpha, None, &mut dies).await;
+    died.expect("up").expect("stored");
+    let chains = figures(now).await.chains;
+    assert_eq!((chains.dead, chains.idle, chains.expired), (1, 0, 1));
+
+    life.host.set_failing(true);
+    life.app.fake.uninstall(ALPHA);
+    let event = life.app.fake.app_uninstalled(ALPHA);
+    life.deliver(&event).await.expect_err("the hook fails");
+    let figures = figures(now + Duration::from_secs(30)).await;
+    assert_eq!(
+        (figures.departures_waiting, figures.queues["departure"]),
+        (1, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::support::app::{ADA, ALPHA, BRAVO, REDIRECT, credentials, key};
 use crate::support::life::Life;
+use crate::support::log::set_default;
 use crate::support::providers::{self, Remote};
 
 /// The fields of one span.
@@ -36,7 +37,7 @@ impl Closed {
     fn of_this_thread() -> (Self, DefaultGuard) {
         let closed = Self::default();
         let subscriber = tracing_subscriber::registry().with(closed.clone());
-        (closed, tracing::subscriber::set_default(subscriber))
+        (closed, set_default(subscriber))
     }
 
     fn spans(&self) -> MutexGuard<'_, Vec<Span>> {

@@ -10,8 +10,15 @@ use super::*;
 use crate::support::app::user_id;
 use crate::support::script::{error, scripted};
 
+const CAT: &str = "U0MEMBER003";
+
 async fn rotating() -> Life {
-    let life = Life::new().await;
+    let alpha = Workspace::new(ALPHA, "Alpha")
+        .with_person(Person::admin(ADA, "ada"))
+        .with_person(Person::member(BEN, "ben"))
+        .with_person(Person::member(CAT, "cat"));
+    let world = World::empty().with_workspace(alpha);
+    let life = Life::with(world, Arc::new(MemoryBackend::default())).await;
     life.app.fake.rotate_tokens(Rotation::default());
     life
 }
@@ -82,8 +89,9 @@ async fn a_rotating_tenant_whose_events_were_lost_ends_when_its_chains_were_give
 async fn a_revoked_token_that_nobody_uses_is_refreshed_so_that_the_next_sweep_knows() {
     let life = rotating().await;
     life.install(BEN).await;
+    life.install(CAT).await;
     life.install(ADA).await;
-    for user in [ADA, BEN] {
+    for user in [ADA, BEN, CAT] {
         change(&life, Credential::User(user_id(user)), |chain| {
             chain.idle = 5;
             chain.due_at = None;
@@ -92,19 +100,29 @@ async fn a_revoked_token_that_nobody_uses_is_refreshed_so_that_the_next_sweep_kn
     }
     life.app.fake.uninstall(ALPHA);
     let unclear = Verdict::Unclear(Some(slack_installs::slack::ErrorCode::new("token_revoked")));
-    // The first sweep schedules Ada's refresh, and the second one Ben's, who is another user.
-    for (user, found) in [(ADA, unclear), (BEN, Verdict::Gone)] {
-        let before = chain(&life, Credential::User(user_id(user))).await;
-        assert_eq!(before.expect("stored").chain.due_at, None, "{user} is idle");
+    // The first sweep schedules Ada's refresh, and the second one those of all other users.
+    for (users, found) in [(&[ADA][..], unclear), (&[BEN, CAT], Verdict::Gone)] {
+        for user in users {
+            let before = chain(&life, Credential::User(user_id(user))).await;
+            assert_eq!(before.expect("stored").chain.due_at, None, "{user} is idle");
+        }
         let report = swept(&life, &life.app.slack).await;
         assert_eq!((verdicts(&report), report.purged), (vec![found], 0));
         let now = life.app.fake.clock().now();
         let due = life.app.store.due(now, None, 10).await.expect("responds").0;
-        assert_eq!(due, [chain_key(Credential::User(user_id(user)))]);
-        let token = rotator(&life)
-            .token_for(&key(ALPHA), Credential::User(user_id(user)))
-            .await;
-        assert!(token.is_err());
+        let mut due: Vec<_> = due.iter().map(ToString::to_string).collect();
+        due.sort();
+        let chains = users
+            .iter()
+            .map(|user| chain_key(Credential::User(user_id(user))));
+        let chains: Vec<_> = chains.map(|chain| chain.to_string()).collect();
+        assert_eq!(due, chains);
+        for user in users {
+            let token = rotator(&life)
+                .token_for(&key(ALPHA), Credential::User(user_id(user)))
+                .await;
+            assert!(token.is_err());
+        }
     }
     let report = swept(&life, &life.app.slack).await;
     assert_eq!(report.purged, 1);
@@ -168,4 +186,38 @@ async fn a_revoked_token_of_a_chain_that_was_given_up_is_deleted_beside_one_that
     assert_eq!(report.repaired, 1);
     assert!(life.bot_token(ALPHA).await.is_some());
     assert!(life.user_token(ALPHA, ADA).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_only_reports_schedules_no_refresh() {
+    let life = rotating().await;
+    life.install(ADA).await;
+    life.app.fake.uninstall(ALPHA);
+    let before = all_rows(&*life.backend).await;
+    let report = operator(&life).reconcile(&sweep(false)).await;
+    assert_eq!(verdicts(&report.expect("responds")).len(), 1);
+    assert_eq!(all_rows(&*life.backend).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pair_that_replaces_a_revoked_token_while_it_is_judged_stays_in_use() {
+    let life = Arc::new(rotating().await);
+    life.install(ADA).await;
+    let (refreshed, old) = (Arc::clone(&life), life.bot_token(ALPHA).await);
+    let slack = scripted(&life.app.fake, move |method, token| {
+        let is_meant = method == "auth.test" && old.as_ref() == Some(&token);
+        let life = Arc::clone(&refreshed);
+        async move {
+            if !is_meant {
+                return None;
+            }
+            life.advance(13 * 3600);
+            let token = rotator(&life).token_for(&key(ALPHA), Credential::Bot).await;
+            token.expect("Slack refreshes");
+            Some(error("token_revoked"))
+        }
+    });
+    swept(&life, &slack).await;
+    let chain = chain(&life, Credential::Bot).await.expect("stored").chain;
+    assert_eq!((chain.generation, chain.last_error), (1, None));
 }

@@ -149,7 +149,7 @@ async fn a_call_that_fails_for_another_reason_judges_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_calls_costs_one_judgement_per_interval() {
+async fn a_flood_of_calls_costs_one_judgement_per_interval_and_none_after_the_shutdown() {
     let life = Life::new().await;
     life.install_without_user(ADA).await;
     // Slack confirms nothing, so that the tenant stays and the calls go on.
@@ -161,13 +161,19 @@ async fn a_flood_of_calls_costs_one_judgement_per_interval() {
     });
     let rotator = healed(&life, &slack);
     for round in 1..=3 {
-        for _ in 0..100 {
-            refused(&rotator, "account_inactive").await;
-            tokio::task::yield_now().await;
+        for pause in [299, 1] {
+            for _ in 0..100 {
+                refused(&rotator, "account_inactive").await;
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            assert_eq!(count.load(SeqCst), round);
         }
-        tokio::time::sleep(Duration::from_secs(300)).await;
-        assert_eq!(count.load(SeqCst), round);
     }
+    settled(&rotator).await;
+    refused(&rotator, "account_inactive").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(count.load(SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]

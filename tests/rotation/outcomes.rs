@@ -281,6 +281,25 @@ async fn a_call_that_cannot_be_noted_is_repeated_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_repeated_call_that_was_not_noted_gives_back_no_other_call() {
+    let stage = Stage::installed().await;
+    stage.expire();
+    stage.inject(Fault::lost());
+    stage.inject(Fault::rate_limited(secs(30)));
+    let rotator = stage.rotator_with_updates(|number| match number {
+        1 => Way::Failed,
+        _ => Way::Done,
+    });
+    let asked = rotator.bot_token().await;
+    asked.expect_err("Slack limits the rate");
+    let chain = stage.bot_chain().await.chain;
+    assert_eq!(
+        chain.attempts, 1,
+        "the outcome of the first call is unknown"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_within_six_seconds_is_waited_for_and_a_later_one_is_asked_for_again() {
     for (delay, calls) in [(5_900, 1), (6_100, 2)] {
         let stage = Stage::installed().await;

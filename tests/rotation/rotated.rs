@@ -81,6 +81,28 @@ async fn a_revocation_that_fails_is_told_beside_the_new_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revocation_that_fails_once_is_repeated() {
+    let stage = Stage::installed().await;
+    stage.fake.inject("auth.revoke", Fault::unavailable());
+    let old = stage.bot_chain().await.grant.access_token;
+    let rotated = stage.rotator().rotate_now(&alpha(), Credential::Bot).await;
+    assert!(rotated.expect("rotated").unrevoked.is_none());
+    assert!(!stage.fake.is_live(old.expose()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_is_spent_is_no_failed_revocation() {
+    let stage = Stage::installed().await;
+    // The first call revokes the access token.
+    stage.fake.inject("auth.revoke", Fault::delay(secs(0)));
+    let spent = Fault::error("invalid_auth");
+    stage.fake.inject("auth.revoke", spent);
+    let rotated = stage.rotator().rotate_now(&alpha(), Credential::Bot).await;
+    assert!(rotated.expect("rotated").unrevoked.is_none());
+    assert_eq!(stage.fake.calls("auth.revoke"), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_does_not_exist_is_named_in_the_error() {
     let stage = Stage::installed().await;
     let user = Credential::User("U0NOBODY001".parse().expect("an id"));

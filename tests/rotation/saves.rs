@@ -10,21 +10,29 @@ use tokio::time::Instant;
 
 use super::support::hooked_chains::Way;
 use super::support::rotation::{
-    ALPHA, BotToken as _, HOUR, Stage, alpha, secs, settle, spawn_caller,
+    ALPHA, BotToken as _, HOUR, Stage, alpha, secs, settle, spawn_caller, spawn_worker,
 };
 
 #[tokio::test(start_paused = true)]
 async fn a_late_pair_counts_as_used() {
-    let stage = Stage::installed_under(GracePolicy::AllLive).await;
-    stage.expire();
-    let late = Fault::delay(secs(10)).after_effect();
-    stage.inject(late.times(2));
-    let rotator = stage.rotator();
-    let asked = rotator.bot_token().await;
-    asked.expect("the late pair is alive");
-    assert!(rotator.shutdown(secs(30)).await);
-    let chain = stage.bot_chain().await.chain;
-    assert_eq!((chain.generation, chain.idle), (1, 0));
+    for is_ahead in [false, true] {
+        let stage = Stage::installed_under(GracePolicy::AllLive).await;
+        stage.expire();
+        let late = Fault::delay(secs(10)).after_effect();
+        stage.inject(late.times(2));
+        let rotator = stage.rotator();
+        if is_ahead {
+            let worker = spawn_worker(&rotator);
+            tokio::time::sleep(secs(30)).await;
+            worker.abort();
+        } else {
+            let asked = rotator.bot_token().await;
+            asked.expect("the late pair is alive");
+        }
+        assert!(rotator.shutdown(secs(30)).await);
+        let chain = stage.bot_chain().await.chain;
+        assert_eq!((chain.generation, chain.idle), (1, 0), "{is_ahead}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

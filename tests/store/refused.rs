@@ -54,7 +54,11 @@ async fn a_locked_tenant_has_one_commit_at_the_database_and_another_tenants_comm
         .await;
     backend.is_on.store(true, Ordering::SeqCst);
     let stored = |team: &'static str, user: usize| {
-        let store = store.clone();
+        // A store that acts for somebody else is the same store.
+        let store = match user % 2 {
+            0 => store.clone(),
+            _ => store.as_actor("somebody"),
+        };
         tokio::spawn(async move {
             let user = (format!("U{user}"), format!("xoxp-{user}"));
             let installation = in_workspace(team).with_user(&user.0, &user.1);

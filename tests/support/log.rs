@@ -1,9 +1,10 @@
 //! Captures what a thread logs.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Everything that a thread logs.
@@ -19,13 +20,24 @@ impl Log {
             .with_max_level(tracing::Level::TRACE)
             .with_ansi(false)
             .finish();
-        (log, tracing::subscriber::set_default(subscriber))
+        (log, set_default(subscriber))
     }
 
     pub(crate) fn text(&self) -> String {
         let log = self.0.lock().expect("the lock is not poisoned");
         String::from_utf8_lossy(&log).into_owned()
     }
+}
+
+/// Makes this the subscriber of this thread until the guard is dropped.
+///
+/// A second subscriber lives beside it. If there were only one, `tracing` would ask only the
+/// subscriber of the thread that reaches a line first. A thread of another test has none, so the
+/// line would be off for all threads.
+pub(crate) fn set_default(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
+    static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+    LazyLock::force(&SECOND);
+    tracing::subscriber::set_default(subscriber)
 }
 
 impl io::Write for Log {

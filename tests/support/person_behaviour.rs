@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use slack_installs::store::{Credential, Ending, Subject};
-use slack_installs::{Delete, InstallationStore as _, LifecycleStore as _};
+use slack_installs::store::{Chain, ChainKey, Credential, Ending, RotationStore as _, Subject};
+use slack_installs::{Delete, Departure, InstallationStore as _, LifecycleStore as _};
 
 use crate::support::Db;
 use crate::support::installs::{noon, user_id, with_both, workspace_key};
@@ -19,9 +19,35 @@ async fn two_people(db: &Db) -> crate::support::Store {
     store
 }
 
+/// Changes the chain of a person in T1.
+async fn change(store: &crate::support::Store, person: &str, change: fn(&mut Chain)) {
+    let (credential, tenant) = (Credential::User(user_id(person)), workspace_key("T1"));
+    let mut decide = |chain: Option<&Chain>| {
+        let mut next = chain?.clone();
+        change(&mut next);
+        Some(next)
+    };
+    let key = ChainKey { credential, tenant };
+    let changed = store.update(&key, None, &mut decide).await;
+    changed.expect("changed").expect("stored");
+}
+
+/// Asserts that no row has the id U1.
+async fn assert_erased(db: &Db) {
+    for (at, row) in db.rows().await {
+        let is_of_person = at.slot.as_str().contains("U1") || row.metadata.as_str().contains("U1");
+        assert!(!is_of_person, "{at}: {:?}", row.metadata);
+    }
+}
+
 pub(crate) async fn what_is_stored_about_a_person_is_exported_without_secrets(db: Db) {
     let store = two_people(&db).await;
     let key = workspace_key("T1");
+    // The state of a chain has hashes of its tokens.
+    change(&store, "U2", |chain| chain.idle = 1).await;
+    let stored = db.rows().await;
+    let mut stored = stored.iter().map(|(_, row)| row.metadata.as_str());
+    assert!(stored.any(|facts| facts.contains("\"rotation\"")));
     let rows = async |person: Option<&str>| {
         let person = person.map(user_id);
         let facts = store
@@ -30,6 +56,7 @@ pub(crate) async fn what_is_stored_about_a_person_is_exported_without_secrets(db
             .expect("read");
         let text = format!("{facts:?}");
         assert!(!text.contains("SECRET"), "{text}");
+        assert!(!text.contains("rotation"), "{text}");
         facts.into_iter().map(|it| it.row).collect::<Vec<_>>()
     };
     let mut all = rows(None).await;
@@ -64,12 +91,31 @@ pub(crate) async fn a_persons_ids_are_erased_and_the_tenant_stays(db: Db) {
     assert!(!store.erase_person(&key, &person).await.expect("erased"));
     let left = store.export_facts(&key, Some(&person)).await.expect("read");
     assert_eq!(left, []);
-    for (at, row) in db.rows().await {
-        let is_of_person = at.slot.as_str().contains("U1") || row.metadata.as_str().contains("U1");
-        assert!(!is_of_person, "{at}: {:?}", row.metadata);
-    }
+    assert_erased(&db).await;
     let stored = store.fetch(&key, Some(&user_id("U2"))).await.expect("read");
     let stored = stored.expect("the tenant stays");
     assert!(stored.installation.bot.is_some() && stored.installation.user.is_some());
     assert_eq!(stored.installation.installed_by, None);
+}
+
+pub(crate) async fn a_persons_ids_are_erased_from_what_the_app_is_still_to_be_told(db: Db) {
+    let store = two_people(&db).await;
+    let (key, person) = (workspace_key("T1"), user_id("U1"));
+    change(&store, "U1", |chain| chain.is_dead = true).await;
+    let subjects = [Subject::Chain(Credential::User(person.clone()))];
+    let notices = store.notices(&key, &subjects).await.expect("read");
+    assert_eq!(notices.len(), 1);
+    assert!(store.erase_person(&key, &person).await.expect("erased"));
+    assert_erased(&db).await;
+
+    let (revision, _) = store.glance(&key).await.expect("read").expect("stored");
+    let mut departure = Departure::new(key.clone(), "app_uninstalled", noon());
+    departure.installed_by = Some(person.clone());
+    let purged = store.purge(&departure, revision, Some(noon())).await;
+    assert!(purged.expect("purged").is_some());
+    assert!(store.erase_person(&key, &person).await.expect("erased"));
+    assert_erased(&db).await;
+    let pending = store.departure(&key).await.expect("read");
+    let pending = pending.expect("the app is still to be told");
+    assert_eq!(pending.departure.installed_by, None);
 }

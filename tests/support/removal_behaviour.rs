@@ -67,11 +67,14 @@ pub(crate) async fn a_webhook_is_removed_by_its_url_only_if_it_is_still_the_stor
     assert!(!deleted(&store, &key, &by_url(URLS[0])).await);
     assert_webhooks(&store, &key, &URLS[1..2]).await;
     // A webhook whose channel Slack did not name has a URL only.
-    put(&store, of("T1").with_webhook("", URLS[2])).await;
+    let unnamed = |second| at_second(of("T1").with_webhook("", URLS[2]), second);
+    put(&store, unnamed(5)).await;
     assert!(!deleted(&store, &key, &Delete::webhook_of("")).await);
     assert!(deleted(&store, &key, &by_url(URLS[2])).await);
-    put(&store, of("T1").with_webhook("", URLS[2])).await;
-    assert_webhooks(&store, &key, &URLS[1..2]).await;
+    for late in [0, 5] {
+        put(&store, unnamed(late)).await;
+        assert_webhooks(&store, &key, &URLS[1..2]).await;
+    }
 }
 
 pub(crate) async fn cleared_metadata_stays_away_until_a_later_installation_brings_it(db: Db) {

@@ -64,6 +64,7 @@ pub(crate) use removal::*;
 pub(crate) const STORE: &[Check<Db>] = &checks! {
     a_batch_of_an_audit_log_is_appended_once_at_its_place
     a_persons_ids_are_erased_and_the_tenant_stays
+    a_persons_ids_are_erased_from_what_the_app_is_still_to_be_told
     a_run_of_an_audit_log_is_removed_after_its_retention_and_no_other
     an_audit_log_is_read_in_order_and_verifies
     an_edited_or_deleted_batch_of_an_audit_log_is_found
