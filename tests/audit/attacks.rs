@@ -1,9 +1,7 @@
 //! Attacks on a log in the database. Each is found at the right record, under the right name.
 
 use serde_json::{Value, json};
-use slack_installs::audit::{
-    Ending, Fault, HeadError, SigningKey, VerifyOptions, has_log, verify,
-};
+use slack_installs::audit::{Ending, Fault, HeadError, SigningKey, VerifyOptions, has_log, verify};
 use slack_installs::backend::{Key, Slot};
 use slack_installs::store::{Act, ActKind, AuditContext, Witness as _};
 
