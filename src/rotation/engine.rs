@@ -135,10 +135,15 @@ impl Engine {
         Ok((stored, answer))
     }
 
-    /// Reads a chain.
+    /// Reads a chain. It may come from the store's cache.
     pub(super) async fn read(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
         let stored = self.store.chain(key).await?;
         Ok(stored.map(|stored| self.with_threshold(stored)))
+    }
+
+    /// Reads a chain from the database.
+    pub(super) async fn read_current(&self, key: &ChainKey) -> Result<Option<StoredChain>, Error> {
+        Ok(self.step(key, None, |_| (None, ())).await?.0)
     }
 
     fn with_threshold(&self, mut stored: StoredChain) -> StoredChain {

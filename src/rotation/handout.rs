@@ -41,12 +41,18 @@ impl Engine {
         key: &ChainKey,
         deadline: Instant,
     ) -> Result<StoredChain, Error> {
-        let stored = in_time(deadline, self.read(key)).await?;
-        let stored = stored.ok_or_else(|| Error::not_installed(key))?;
-        if stored.is_on_hold {
-            return Err(Error::OnHold);
-        }
-        Ok(stored)
+        released(key, in_time(deadline, self.read(key)).await?)
+    }
+
+    /// Works like [`released`](Self::released), but reads the database. It is for callers that
+    /// replace the token that they find: if the cache is out of date, another process has already
+    /// replaced the token that it has.
+    pub(super) async fn released_current(
+        &self,
+        key: &ChainKey,
+        deadline: Instant,
+    ) -> Result<StoredChain, Error> {
+        released(key, in_time(deadline, self.read_current(key)).await?)
     }
 
     /// Makes the chain's token one that is not handed out again, and returns the chain before the
@@ -59,7 +65,7 @@ impl Engine {
         // The token may be replaced in between. The newer one is then condemned: it is not known
         // which one leaked.
         for _ in 0..ROUNDS {
-            let stored = self.released(key, deadline).await?;
+            let stored = self.released_current(key, deadline).await?;
             if stored.chain.refresh.is_none() {
                 return Err(Error::NotRotating);
             }
@@ -214,6 +220,14 @@ impl Engine {
             tracing::debug!(tenant = %key.tenant, whose = %key.credential, error = error_chain(&error), "the use of a chain could not be recorded");
         }
     }
+}
+
+fn released(key: &ChainKey, stored: Option<StoredChain>) -> Result<StoredChain, Error> {
+    let stored = stored.ok_or_else(|| Error::not_installed(key))?;
+    if stored.is_on_hold {
+        return Err(Error::OnHold);
+    }
+    Ok(stored)
 }
 
 /// How many refreshes one caller waits for.

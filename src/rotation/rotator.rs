@@ -421,7 +421,8 @@ impl TokenRotator {
     ) -> Result<Token, Error> {
         let key = chain_key(tenant, credential);
         let asked = Instant::now();
-        let stored = self.engine.released(&key, asked + self.patience).await?;
+        let deadline = asked + self.patience;
+        let stored = self.engine.released_current(&key, deadline).await?;
         if stored.chain.refresh.is_none() {
             return Err(Error::NotRotating);
         }

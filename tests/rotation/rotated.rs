@@ -1,9 +1,13 @@
 //! Tokens that leaked are rotated at once.
 
+use std::sync::Arc;
+
+use slack_installs::backend::MemoryBackend;
 use slack_installs::rotation::Error;
 use slack_installs::store::Credential;
-use slack_installs::testing::Fault;
+use slack_installs::testing::{Fault, Rotation};
 
+use super::support::checks::Database;
 use super::support::rotation::{ALPHA, BotToken as _, HOUR, REFRESH, Stage, alpha, secs};
 
 #[tokio::test(start_paused = true)]
@@ -37,6 +41,38 @@ async fn a_leaked_token_is_replaced_and_dead_when_the_call_returns() {
     let again = rotator.rotate_now(&alpha(), Credential::Bot).await;
     assert_ne!(again.expect("rotated").token.access_token.expose(), new);
     assert!(!stage.fake.is_live(new));
+}
+
+/// Another process has just replaced the token that this process has in its cache.
+#[tokio::test(start_paused = true)]
+async fn the_pair_that_the_database_has_is_replaced_and_not_the_one_in_the_cache() {
+    for is_leaked in [true, false] {
+        let backend = Arc::new(MemoryBackend::default());
+        let database = Database::from(backend).cached(HOUR);
+        let stage = Stage::on(database, Rotation::default()).await;
+        stage.install(ALPHA, "chat:write", "").await;
+        let cached = stage.bot_chain().await.chain.generation;
+        let another = stage.another().await.rotator();
+        // A pair that is new is not replaced by an operator.
+        stage.fake.advance(secs(600));
+        let second = another.refresh_now(&alpha(), Credential::Bot).await;
+        let second = second.expect("Slack responds").access_token;
+        stage.fake.advance(secs(600));
+        assert_eq!(stage.bot_chain().await.chain.generation, cached);
+
+        let rotator = stage.rotator();
+        let third = if is_leaked {
+            let rotated = rotator.rotate_now(&alpha(), Credential::Bot).await;
+            rotated.expect("Slack responds").token
+        } else {
+            let refreshed = rotator.refresh_now(&alpha(), Credential::Bot).await;
+            refreshed.expect("Slack responds")
+        };
+        assert_ne!(third.access_token.expose(), second.expose());
+        assert!(stage.fake.is_live(third.access_token.expose()));
+        assert_eq!(stage.fake.is_live(second.expose()), !is_leaked);
+        assert_eq!(stage.refreshes(), 2, "{is_leaked}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
