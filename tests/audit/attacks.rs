@@ -5,7 +5,7 @@ use slack_installs::audit::{Ending, Fault, HeadError, SigningKey, VerifyOptions,
 use slack_installs::backend::{Key, Slot};
 use slack_installs::store::{Act, ActKind, AuditContext, Witness as _};
 
-use super::log::{Log, key, tenant};
+use super::log::{Log, found, key, tenant};
 use super::modes::Slow;
 use crate::support::checks::until;
 use crate::support::installs::noon;
@@ -198,9 +198,8 @@ async fn a_log_whose_whole_registry_was_dropped_is_there_and_is_named() {
     log.db.remove(&key).await;
     assert!(has_log(&*slow).await.expect("the database is up"));
     let report = verify(&*slow, &VerifyOptions::default()).await;
-    let found = report.expect("the database is up").findings.into_iter();
-    let found: Vec<_> = found.map(|it| (it.run, it.fault)).collect();
-    assert_eq!(found, [(run, Fault::RegistryDropped)]);
+    let report = report.expect("the database is up");
+    assert_eq!(found(&report), [(run, 0, Fault::RegistryDropped)]);
 }
 
 #[tokio::test]
@@ -228,8 +227,7 @@ async fn a_replay_of_yesterdays_log_is_found_with_an_anchor_and_with_nothing_els
     assert_eq!((report.findings.len(), report.is_anchored), (0, false));
     assert_eq!(report.runs[0].ending, Ending::Open);
     let report = log.verify(heads).await;
-    let found = report.findings.into_iter();
-    let mut found: Vec<_> = found.map(|it| (it.run, it.record, it.fault)).collect();
+    let mut found = found(&report);
     found.sort_by_key(|(it, ..)| *it != run);
     let expected = [(run, 1, Fault::RolledBack), (second, 0, Fault::RunDropped)];
     assert_eq!(found, expected);
@@ -292,12 +290,8 @@ async fn a_head_that_an_older_key_signed_after_a_newer_one_is_named() {
         ..VerifyOptions::default()
     };
     let report = verify(&log.store, &options).await.expect("read");
-    let found: Vec<_> = report
-        .findings
-        .iter()
-        .map(|it| (it.run, it.fault))
-        .collect();
-    assert_eq!(found, [(run, Fault::Head(HeadError::Period))]);
+    let found = found(&report);
+    assert_eq!(found, [(run, 2, Fault::Head(HeadError::Period))]);
 }
 
 #[tokio::test]

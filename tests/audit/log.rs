@@ -54,6 +54,12 @@ pub(crate) fn write(number: usize) -> Act {
     Act::new(ActKind::Write, Some(tenant(number % 5)), "bot")
 }
 
+/// Returns what a report found: each run, with the first wrong record and its fault.
+pub(crate) fn found(report: &Report) -> Vec<(RunId, u64, Fault)> {
+    let findings = report.findings.iter();
+    findings.map(|it| (it.run, it.record, it.fault)).collect()
+}
+
 impl Log {
     pub(crate) async fn new() -> Self {
         let db = Db::new(Arc::new(MemoryBackend::default()));
@@ -117,9 +123,7 @@ impl Log {
     /// Asserts what is found, without an anchor.
     pub(crate) async fn assert_found(&self, expected: &[(RunId, u64, Fault)]) {
         let report = self.verify(Vec::new()).await;
-        let found = report.findings.iter();
-        let found: Vec<_> = found.map(|it| (it.run, it.record, it.fault)).collect();
-        assert_eq!(found, expected);
+        assert_eq!(found(&report), expected);
     }
 
     /// Returns the row of a batch.

@@ -18,7 +18,7 @@ use slack_installs::store::{
 };
 use tokio::sync::watch;
 
-use super::log::{Log, key, tenant, write};
+use super::log::{Log, found, key, tenant, write};
 use crate::support::Store;
 use crate::support::checks::until;
 use crate::support::installs::noon;
@@ -300,14 +300,10 @@ async fn a_run_into_which_something_else_wrote_is_left_and_nothing_is_lost() {
     );
     assert_eq!(count(&log, "write").await, 1);
     let report = log.verify(log.kept.heads()).await;
-    let mut found: Vec<_> = report
-        .findings
-        .iter()
-        .map(|it| (it.run, it.fault))
-        .collect();
-    found.sort_by_key(|(run, _)| *run != first);
+    let mut found = found(&report);
+    found.sort_by_key(|(run, ..)| *run != first);
     let fault = slack_installs::audit::Fault::Duplicated;
-    assert_eq!(found, [(first, fault), (second, fault)]);
+    assert_eq!(found, [(first, 0, fault), (second, 0, fault)]);
 }
 
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use slack_installs::Clock;
 use slack_installs::audit::{Audit, Fault};
 use slack_installs::store::{AuditContext, AuditStore as _, Error, RunId, Witness as _};
 
-use super::log::{Log, key, tenant, write};
+use super::log::{Log, found, key, tenant, write};
 use crate::support::installs::noon;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -99,13 +99,12 @@ async fn a_run_that_was_changed_is_not_believed_that_another_was_removed() {
     log.edit(run, 0, |records| records[0]["time"] = serde_json::json!(1))
         .await;
     let report = log.verify(log.kept.heads()).await;
-    let mut found: Vec<_> = report
-        .findings
-        .iter()
-        .map(|it| (it.run, it.fault))
-        .collect();
-    found.sort_by_key(|(it, _)| *it != run);
-    assert_eq!(found, [(run, Fault::Edited), (old, Fault::RunDropped)]);
+    let mut found = found(&report);
+    found.sort_by_key(|(it, ..)| *it != run);
+    assert_eq!(
+        found,
+        [(run, 0, Fault::Edited), (old, 0, Fault::RunDropped)]
+    );
 }
 
 #[tokio::test]
@@ -135,11 +134,7 @@ async fn a_run_that_was_truncated_before_its_retention_ended_is_named() {
     assert_eq!(audit.expire(HOUR).await.expect("expired"), 1);
     assert!(audit.close().await);
     let report = log.verify(anchor).await;
-    let found: Vec<_> = report
-        .findings
-        .iter()
-        .map(|it| (it.run, it.record, it.fault))
-        .collect();
+    let found = found(&report);
     assert_eq!(found, [(old, 1, Fault::Truncated)]);
 }
 
@@ -267,11 +262,7 @@ async fn an_erasure_in_a_run_that_was_changed_is_not_believed() {
     })
     .await;
     let report = log.verify(Vec::new()).await;
-    let found: Vec<_> = report
-        .findings
-        .iter()
-        .map(|it| (it.run, it.record, it.fault))
-        .collect();
+    let found = found(&report);
     assert_eq!(
         found,
         [(second, 0, Fault::Edited), (run, 2, Fault::KeyMissing)]
